@@ -1,0 +1,63 @@
+# The book's commands. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8000
+# Tests run on all cores; a notebook's cells stay together on one.
+NBVAL := $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=180 -n auto --dist loadscope notebooks
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lab serve notebooks lint format unit nbval build browser bench lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, and $(PYTHON) is {v[0]}.{v[1]}: set PYTHON=python3.11, say")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+book: build ## install, execute every page and build the HTML, strictly
+
+build: $(STAMP)
+	$(BIN)/python -m evidence_book build
+
+test: lint unit nbval build browser ## run every check: lint, unit tests, notebooks, strict build, browser
+
+lint: $(STAMP) ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## mend style where it can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+unit: $(STAMP) ## run the unit and property tests and compare pages with notebooks
+	$(BIN)/pytest -n auto -m "not browser"
+
+nbval: $(STAMP) ## run every notebook and compare its stored outputs
+	$(NBVAL)
+
+browser: build ## open the built pages in Chromium and check them
+	$(BIN)/pytest -m browser
+
+notebooks: $(STAMP) ## write the paired notebooks from the pages
+	$(BIN)/python -m evidence_book notebooks
+
+lab: $(STAMP) notebooks ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+serve: $(STAMP) ## rebuild and serve on every save, at http://localhost:$(PORT)
+	$(BIN)/python -m evidence_book serve --port $(PORT)
+
+bench: $(STAMP) ## time the training loop against the usual one
+	$(BIN)/python benchmarks/training_speed.py
+
+lock: $(STAMP) ## compile requirements.txt from requirements.in
+	$(BIN)/python -m evidence_book lock
+
+clean: ## remove what was built, and the environment
+	rm -rf _build $(VENV)
