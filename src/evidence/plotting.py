@@ -1,0 +1,326 @@
+r"""The one place of the book's figures: style, colours, and the two pictures that many pages draw.
+
+A page calls `use_style` once, draws with matplotlib as usual, and takes its colours by the role
+that a curve plays::
+
+    from evidence import plotting
+
+    plotting.use_style()
+    figure, ax = plt.subplots()
+    ax.plot(x, p_x, color=plotting.COLORS["model"], label=r"$p_\theta(x)$")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.patheffects
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+__all__ = ["CLASS_COLORS", "COLORS", "PAPER", "WIDTH", "image_grid", "scatter_codes", "use_style"]
+
+COLORS = MappingProxyType(
+    {
+        "data": "#0d1d2c",
+        "model": "#0458a1",
+        "encoder": "#c03429",
+        "bound": "#3ca57b",
+        "posterior": "#672c62",
+        "error": "#b57b02",
+        "prior": "#6a7986",
+    }
+)
+"""The colour of each role, the same on every page: `data` and p_data; the `model` p_theta and its
+decoder; the `encoder` q_phi; the `bound` and its gap; the exact `posterior`; an `error` or a loss;
+the `prior`. Any two differ in lightness, so they stay apart in grey print, and for every common
+kind of colour blindness; each has a contrast of 3 or more on `PAPER`."""
+
+PAPER = "#fdfcf9"
+"""What figures are drawn on. It is opaque, so that they can be read on a dark page too."""
+
+CLASS_COLORS = tuple(mpl.color_sequences["petroff10"])
+"""Ten colours for classes without an order (arXiv 2107.02270), also for the colour-blind. Ten are
+too many to be told apart in grey, so `scatter_codes` writes the class's number as well."""
+
+WIDTH = 7.4
+"""Inches from edge to edge of the text column, at 96 CSS pixels an inch."""
+
+LINE_COLOR = "#c9ced4"
+TEXT_COLOR = COLORS["data"]
+INK = LinearSegmentedColormap.from_list("ink", ["#ffffff", COLORS["data"]])
+LARGEST_CELL = 0.62
+GAP = 0.08
+TITLE_HEIGHT = 0.24
+LARGEST_LEGIBLE = 4000
+
+
+def use_style() -> None:
+    """Set the book's matplotlib style for the figures that follow.
+
+    Sizes are those of the text column: one inch is 96 CSS pixels, and a size in points is the same
+    size in the text around. In Jupyter the pictures have two pixels for each of these. Calling it
+    again changes nothing.
+    """
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.6),
+            "figure.dpi": 96,
+            "figure.facecolor": PAPER,
+            "figure.constrained_layout.use": True,
+            "savefig.facecolor": PAPER,
+            "savefig.dpi": 192,
+            "savefig.bbox": "tight",
+            "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+            "mathtext.fontset": "dejavuserif",
+            "font.size": 10.5,
+            "axes.titlesize": 11,
+            "axes.titlepad": 8,
+            "axes.labelsize": 10.5,
+            "axes.labelpad": 5,
+            "xtick.labelsize": 9.5,
+            "ytick.labelsize": 9.5,
+            "legend.fontsize": 10,
+            "figure.titlesize": 11.5,
+            "text.color": TEXT_COLOR,
+            "axes.labelcolor": TEXT_COLOR,
+            "axes.titlecolor": TEXT_COLOR,
+            "xtick.labelcolor": TEXT_COLOR,
+            "ytick.labelcolor": TEXT_COLOR,
+            "xtick.color": "#7d8791",
+            "ytick.color": "#7d8791",
+            "axes.facecolor": PAPER,
+            "axes.edgecolor": "#7d8791",
+            "axes.linewidth": 0.8,
+            "xtick.major.width": 0.8,
+            "ytick.major.width": 0.8,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#e4e6e6",
+            "grid.linewidth": 0.8,
+            "lines.linewidth": 1.8,
+            "lines.markersize": 4.5,
+            "lines.solid_capstyle": "round",
+            "patch.linewidth": 0.8,
+            "legend.frameon": False,
+            "legend.handlelength": 1.6,
+            "image.cmap": "cividis",
+            "image.interpolation": "nearest",
+            "axes.prop_cycle": cycler(
+                color=[COLORS[role] for role in _CYCLE],
+            ),
+        }
+    )
+    _double_pixels_in_jupyter()
+
+
+# Neighbours in the cycle are the easiest to tell apart.
+_CYCLE = ("model", "encoder", "bound", "data", "error", "posterior", "prior")
+
+
+def _double_pixels_in_jupyter() -> None:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+    from matplotlib_inline.config import InlineBackend
+
+    # "retina" also stores the size at which to show a picture, which a higher dpi would not.
+    InlineBackend.instance(parent=shell).figure_formats = {"retina"}
+
+
+def image_grid(
+    images: Any,
+    *,
+    columns: int,
+    titles: Sequence[str] | None = None,
+    row_labels: Sequence[str] | None = None,
+    limits: tuple[float, float] = (0.0, 1.0),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw grey pictures in rows, dark on light, row by row from the top.
+
+    Parameters
+    ----------
+    images : array or Tensor
+        Shape ``(n, side * side)`` or ``(n, height, width)``, finite, within `limits`.
+    columns : int
+        Pictures in a row. The last row may be short.
+    titles : sequence of str, optional
+        One for each picture, or one for each column (shown over the first row).
+    row_labels : sequence of str, optional
+        One for each row, shown at its left.
+    limits : (float, float)
+        The values of the lightest and of the darkest grey.
+    ax : Axes, optional
+        Where to draw; by default, on a new figure of the right size.
+
+    Returns
+    -------
+    Axes
+        With one unit of its coordinates for each pixel of a picture.
+
+    Raises
+    ------
+    TypeError
+        If `columns` is no whole number.
+    ValueError
+        If a shape, a value or the number of titles or labels is not as above.
+    """
+    pictures = _as_pictures(images, limits)
+    if isinstance(columns, bool) or not isinstance(columns, int | np.integer):
+        raise TypeError(f"columns is {columns!r}; a whole number is accepted")
+    if columns < 1:
+        raise ValueError(f"columns is {columns}; 1 or more is accepted")
+    count, height, width = pictures.shape
+    columns = min(int(columns), count)
+    rows = -(-count // columns)
+    if titles is not None and len(titles) not in (columns, count):
+        raise ValueError(
+            f"titles has {len(titles)} texts; accepted are {columns} (one a column) "
+            f"or {count} (one a picture)"
+        )
+    if row_labels is not None and len(row_labels) != rows:
+        raise ValueError(f"row_labels has {len(row_labels)} texts, but there are {rows} rows")
+
+    gap_x = GAP * width
+    titles_inside = titles is not None and len(titles) > columns
+    cell = min(LARGEST_CELL, WIDTH / (columns * (1 + GAP)))
+    # In pixels of the pictures, so that a title fits between two rows.
+    gap_y = height * (TITLE_HEIGHT / cell if titles_inside else GAP)
+    if ax is None:
+        size = (
+            cell * columns * (1 + GAP) + (0.9 if row_labels else 0),
+            cell * rows * (height + gap_y) / width + (TITLE_HEIGHT if titles else 0),
+        )
+        _, ax = plt.subplots(figsize=size)
+    lefts = (np.arange(count) % columns) * (width + gap_x)
+    tops = (np.arange(count) // columns) * (height + gap_y)
+    for picture, left, top in zip(pictures, lefts, tops, strict=True):
+        ax.imshow(
+            picture,
+            cmap=INK,
+            vmin=limits[0],
+            vmax=limits[1],
+            extent=(left, left + width, top + height, top),
+            interpolation="nearest",
+        )
+        ax.add_patch(
+            plt.Rectangle((left, top), width, height, fill=False, edgecolor=LINE_COLOR, lw=0.5)
+        )
+    for title, left, top in zip(titles or (), lefts, tops, strict=False):
+        ax.annotate(
+            title, (left + width / 2, top), (0, 2), textcoords="offset points",
+            ha="center", va="bottom", fontsize=9.5, annotation_clip=False,
+        )  # fmt: skip
+    margin = 0.02 * width
+    ax.set(
+        xlim=(-margin, lefts.max() + width + margin),
+        ylim=(tops.max() + height + margin, -margin),
+        aspect="equal",
+        xticks=[],
+        yticks=[],
+    )
+    if row_labels is not None:
+        ax.set_yticks(np.unique(tops) + height / 2, row_labels)
+        ax.tick_params(axis="y", length=0, pad=4, labelsize=10)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def _as_pictures(images: Any, limits: tuple[float, float]) -> np.ndarray:
+    low, high = limits
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"limits is {limits}; accepted are two numbers, the smaller one first")
+    pictures = _as_array("images", images)
+    if pictures.ndim == 2:
+        side = int(np.sqrt(pictures.shape[1]) + 0.5)
+        if side * side != pictures.shape[1]:
+            raise ValueError(
+                f"images has the shape {pictures.shape}, and {pictures.shape[1]} pixels are no "
+                "square; accepted is also (n, height, width)"
+            )
+        pictures = pictures.reshape(-1, side, side)
+    if pictures.ndim != 3 or 0 in pictures.shape:
+        raise ValueError(
+            f"images has the shape {pictures.shape}; accepted are (n, side * side) and "
+            "(n, height, width), with at least one picture"
+        )
+    smallest, largest = pictures.min(), pictures.max()
+    if smallest < low or largest > high:
+        raise ValueError(
+            f"images has values from {smallest:g} to {largest:g}, outside limits {limits}; "
+            "clip them in sight of the reader, or give wider limits"
+        )
+    return pictures
+
+
+def scatter_codes(ax: Axes, codes: Any, labels: Any, *, size: float = 4.0) -> Axes:
+    """Draw codes of two dimensions, coloured by class, with the class's number at its median.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    codes : array or Tensor
+        Shape ``(n, 2)``, finite.
+    labels : array or Tensor
+        Shape ``(n,)``, whole numbers from 0 to 9.
+    size : float
+        Area of a point, in square points.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a value is not as above.
+    """
+    points, classes = _as_array("codes", codes), _as_array("labels", labels)
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+        raise ValueError(f"codes has the shape {points.shape}; (n, 2) is accepted, n at least 1")
+    if classes.shape != points.shape[:1]:
+        raise ValueError(
+            f"labels has the shape {classes.shape}, but codes has {len(points)} rows; "
+            f"({len(points)},) is accepted"
+        )
+    present = np.unique(classes)
+    if not np.isin(present, np.arange(len(CLASS_COLORS))).all():
+        raise ValueError(f"labels holds {present}; whole numbers from 0 to 9 are accepted")
+    # Data are often sorted by class; drawn so, the last class would hide the others.
+    order = np.random.default_rng(0).permutation(len(points))
+    colors = np.array(CLASS_COLORS)[classes.astype(int)]
+    ax.scatter(*points[order].T, c=colors[order], s=size, alpha=0.7, linewidths=0, rasterized=True)
+    halo = [mpl.patheffects.withStroke(linewidth=3.0, foreground=PAPER)]
+    for label in present.astype(int):
+        ax.text(
+            *np.median(points[classes == label], axis=0), str(label), ha="center", va="center",
+            fontsize=13, fontweight="bold", path_effects=halo, clip_on=True,
+        )  # fmt: skip
+    ax.set(xlabel="$z_1$", ylabel="$z_2$")
+    return ax
+
+
+def _as_array(name: str, values: Any) -> np.ndarray:
+    """Return finite numbers of a tensor or an array, unchanged."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise ValueError(f"{name} has the type {array.dtype}; real numbers are accepted")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(array))} values not finite")
+    return array
