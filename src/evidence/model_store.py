@@ -1,0 +1,126 @@
+"""Models that several pages use are trained once and kept.
+
+`train_once` is called as `evidence.training.train` is. What it trains, it stores under a key that
+covers everything the result depends on: the model with its initial weights, the data, the loss and
+all other arguments, the code of this package, and the version of torch. With the same key, in any
+later process, the weights are read back bit for bit; when anything has changed, the key is another
+one and the model is trained anew. Nothing stale can be returned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import nn
+
+from evidence.checkpoint import describe_run
+from evidence.history import History
+from evidence.provenance import cache_dir, source_hash
+from evidence.state_file import DamagedFileError, load_state, save_state
+from evidence.training import Data, Loss, train
+
+__all__ = ["DamagedModelWarning", "model_key", "train_once"]
+
+# Taken when the code is loaded: a file edited later does not change what this process runs.
+CODE = source_hash()
+# What a run prints and where it is interrupted make no difference to its result.
+IRRELEVANT = ("progress", "description", "checkpoint")
+
+
+class DamagedModelWarning(UserWarning):
+    """A stored model cannot be read, and is trained anew."""
+
+
+def train_once(model: nn.Module, data: Data, loss: Loss, *, name: str, **arguments: Any) -> History:
+    """Train a model, or load the weights that the same training gave before.
+
+    Two processes that ask for one model at the same time train it once: the second waits.
+
+    Parameters
+    ----------
+    model, data, loss
+        As in `evidence.training.train`. The model gets the trained weights in place.
+    name : str
+        The beginning of the stored file's name, for people: lower-case letters, digits, ``-``.
+    **arguments
+        The further arguments of `evidence.training.train`, without `checkpoint`.
+
+    Returns
+    -------
+    History
+        Of the training, whenever it took place.
+
+    Raises
+    ------
+    ValueError
+        If the name has other characters.
+    TypeError
+        If an argument is unknown, or refers to something that cannot be hashed.
+
+    Warns
+    -----
+    DamagedModelWarning
+        If the stored file is damaged. The model is trained and stored anew.
+    """
+    if not re.fullmatch(r"[a-z0-9-]+", name):
+        raise ValueError(f"name is {name!r}; accepted are lower-case letters, digits and hyphens")
+    key = model_key(model, data, loss, **arguments)
+    path = cache_dir() / "models" / f"{name}-{key[:32]}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        history = _load(path, key, model)
+        if history is None:
+            arguments = {"description": f"training {name}", **arguments}
+            history = train(model, data, loss, **arguments)
+            save_state(
+                path, {"key": key, "model": model.state_dict(), "history": history.as_dict()}
+            )
+    return history
+
+
+def model_key(model: nn.Module, data: Data, loss: Loss, **arguments: Any) -> str:
+    """Return the key under which `train_once` keeps a model.
+
+    Parameters
+    ----------
+    model, data, loss, **arguments
+        As in `train_once`; the model with its initial weights.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    if "checkpoint" in arguments:
+        raise TypeError("train_once accepts no checkpoint: the finished model is what it keeps")
+    call = inspect.signature(train).bind(model, data, loss, **arguments)
+    call.apply_defaults()
+    relevant = {name: value for name, value in call.arguments.items() if name not in IRRELEVANT}
+    described = {
+        **describe_run(**relevant),
+        "code": CODE,
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _load(path: Path, key: str, model: nn.Module) -> History | None:
+    try:
+        state = load_state(path)
+        if state["key"] != key:
+            raise DamagedFileError(f"{path} holds another model than its name says")
+    except FileNotFoundError:
+        return None
+    except DamagedFileError as error:
+        warnings.warn(f"{error}; the model is trained anew", DamagedModelWarning, stacklevel=3)
+        return None
+    model.load_state_dict(state["model"])
+    return History.from_dict(state["history"])
