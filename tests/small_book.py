@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 from jupyter_cache.base import CacheBundleIn
+from sphinx.config import Config
 
 from evidence.claims import Claim, Rejection
 from evidence_book.__main__ import main
@@ -130,7 +133,10 @@ class SmallBook:
 
     def main(self, *arguments: str) -> int:
         """Run a command in this process, which spares the start of another."""
-        with contextlib.chdir(self.root):
+        # Extensions add to the lists that are Sphinx's defaults. Found longer, they would have the
+        # next build in this process write all pages, needed or not.
+        defaults = copy.deepcopy(Config.config_values)
+        with contextlib.chdir(self.root), mock.patch.object(Config, "config_values", defaults):
             return main(list(arguments))
 
     def html(self, name: str) -> str:

@@ -102,12 +102,12 @@ def test_without_hidden_layers_it_is_affine_and_spans_the_pca_subspace():
 
 
 def test_the_squared_error_sums_over_pixels_and_averages_over_data():
-    class Zero(nn.Module):
+    class One(nn.Module):
         def forward(self, x):
-            return torch.zeros_like(x)
+            return torch.ones_like(x)
 
-    batch = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
-    assert squared_error(Zero(), batch).item() == (1 + 4 + 9) / 2
+    batch = torch.tensor([[[1.0, 2.0]], [[4.0, 0.0]]])
+    assert squared_error(One(), batch).item() == (0 + 1 + 9 + 1) / 2
 
 
 @pytest.mark.parametrize("output", ["", "softmax", None])
@@ -202,5 +202,7 @@ def test_in_bfloat16_the_sums_are_float32():
     with torch.autocast("cpu", torch.bfloat16):
         assert model.encoder(x).dtype == torch.bfloat16
         cast, terms = negative_elbo(model, x, seeded(5))
+        heads = (*model.encode(x), model.decode(torch.zeros(2, 20)))
+    assert {head.dtype for head in heads} == {torch.float32}
     assert {value.dtype for value in (cast, *terms.values())} == {torch.float32}
     assert cast.item() == pytest.approx(exact.item(), rel=1e-3)

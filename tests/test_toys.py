@@ -105,10 +105,10 @@ def test_curved_samples_have_the_moments_of_the_evidence():
     assert x.var().item() == pytest.approx(2.3125, abs=0.05)
 
 
-@given(D=st.integers(1, 5), m=st.integers(1, 6), seed=st.integers(0, 2**20))
+@given(D=st.integers(1, 5), d=st.integers(1, 6), seed=st.integers(0, 2**20))
 @settings(max_examples=30, deadline=None)
-def test_discrete_evidence_and_posterior_sum_to_one(D, m, seed):  # noqa: N803
-    toy = random_discrete_toy(D, m, seed=seed)
+def test_discrete_evidence_and_posterior_sum_to_one(D, d, seed):  # noqa: N803
+    toy = random_discrete_toy(D, d, seed=seed)
     x = all_bits(D)
     assert toy.log_p_x(x).exp().sum().item() == pytest.approx(1, abs=1e-12)
     posterior = toy.log_posterior(toy.states(), x[:, None]).exp()
@@ -164,7 +164,7 @@ HALF = torch.full((2,), 0.5, dtype=torch.float64)
         (lambda: LinearToy(randn(3, 2)).p_x_given_z(randn(5, 3)), ValueError, r"\(batch, 2\)"),
         (lambda: DiscreteToy(HALF * 2, randn(3, 2), randn(3)), ValueError, "pi is"),
         (lambda: DiscreteToy(HALF, randn(3, 1), randn(3)), ValueError, r"accepted is \(D, 2\)"),
-        (lambda: random_discrete_toy(3, 21, seed=0), ValueError, "m = 21"),
+        (lambda: random_discrete_toy(3, 21, seed=0), ValueError, "d = 21"),
         (lambda: random_discrete_toy(2, 2, seed=0).log_p_x(HALF), ValueError, "x holds values"),
     ],
 )

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from evidence import training
 from evidence.checkpoint import CheckpointError, RunState
 from evidence.history import History
-from evidence.state_file import DamagedFileError, save_state
+from evidence.state_file import DamagedFileError, load_state, save_state
 from evidence.training import NonFiniteLossError, adam, train
 
 
@@ -613,6 +613,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path, monkeypatc
         with pytest.raises(OSError, match="No space"):
             resumable(Noisy(), path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert load_state(path)["history"]["loss"] == expected.loss[:2]
     model = Noisy()
     assert resumable(model, path) == expected
     assert same(weights(model), weights(whole))

@@ -1,6 +1,6 @@
 """Sphinx extension: show held claims, check that every equation has one, and list them all.
 
-A claim's cell puts data of the type `evidence.held_claim.MIME_TYPE` into its output. `ClaimRenderer`
+A claim's cell puts data of the type `evidence.held_claim.MIME_TYPE` into its output. A renderer
 makes a node of it, the nodes are collected over all pages, the collection is compared with the
 numbered equations, and the ledger is written from it.
 """
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 DEFINITION_PREFIX = "def-"
 # Inline code, mathematics and an escaped dollar sign, the only markup that a statement may hold.
 INLINE_MARKUP = re.compile(r"\$(?P<math>(?:\\.|[^$\\])+)\$|`(?P<code>[^`]+)`|\\(?P<dollar>\$)")
+
+SMALL_NUMBER = re.compile(r"([\d.]+e-\d+)")
 
 
 class ClaimNode(nodes.General, nodes.Element):
@@ -84,6 +86,15 @@ def inline(text: str) -> list[nodes.Node]:
             found.append(nodes.literal(match["code"], match["code"]))
         end = match.end()
     return [*found, nodes.Text(text[end:])]
+
+
+def unbroken(text: str) -> list[nodes.Node]:
+    """Return text in which no line ends within a number such as 1.0e-09."""
+    parts = SMALL_NUMBER.split(text)
+    return [
+        nodes.inline("", part, classes=["unbroken"]) if index % 2 else nodes.Text(part)
+        for index, part in enumerate(parts)
+    ]
 
 
 def ledger_anchor(label: str) -> str:
@@ -194,7 +205,7 @@ def _rejections(claim: Claim) -> nodes.bullet_list:
     items = nodes.bullet_list()
     for wrong in claim.rejected:
         paragraph = nodes.paragraph("", "", *inline(wrong.name))
-        paragraph += nodes.Text(f": {claim.describe_rejection(wrong)}")
+        paragraph += unbroken(f": {claim.describe_rejection(wrong)}")
         items += nodes.list_item("", paragraph)
     return items
 
@@ -206,7 +217,7 @@ def _claim_note(app: Sphinx, docname: str, claim: Claim) -> ClaimNote:
     line += _equation_reference(app, docname, claim.label)
     line += nodes.Text(": ")
     line += inline(claim.statement)
-    line += nodes.Text(f"; {claim.figure}, {claim.scope}. ")
+    line += unbroken(f"; {claim.figure}, {claim.scope}. ")
     ledger = getattr(app.env, "evidence_ledger", None)
     if ledger:
         line += _link(app, docname, ledger, ledger_anchor(claim.label), "Ledger")
@@ -268,7 +279,7 @@ def _table(app: Sphinx, docname: str, page: str) -> nodes.Element:
         )
         row += nodes.entry("", nodes.paragraph("", "", *inline(claim.statement)))
         for text in (claim.kind, claim.figure, claim.scope):
-            row += nodes.entry("", nodes.paragraph("", text))
+            row += nodes.entry("", nodes.paragraph("", "", *unbroken(text)))
         row += nodes.entry("", _rejections(claim))
         body += row
     container = nodes.container(classes=["ledger-scroll"])

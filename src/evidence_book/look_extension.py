@@ -23,8 +23,8 @@ THEME_OPTIONS = {
     "navbar_persistent": [],
     "primary_sidebar_end": [],  # a place for advertisements
 }
-# What docutils writes for a size without a unit or in pixels.
-PIXEL_SIZE = re.compile(r' style="(?P<declarations>(?:\s*(?:width|height): \d+(?:px)?;)+)"')
+# What docutils writes for a size in pixels.
+PIXELS = re.compile(r"\b(width|height): (\d+)(?:px)?;\s*")
 
 
 class FoldedSolution(nodes.General, nodes.Element):
@@ -33,7 +33,7 @@ class FoldedSolution(nodes.General, nodes.Element):
 
 def set_look(app: Sphinx, config: Config) -> None:
     """Set the theme's options and put the book's templates before the theme's."""
-    config.templates_path.insert(0, str(FOLDER / "templates"))
+    config.templates_path = [str(FOLDER / "templates"), *config.templates_path]
     config.html_theme_options = {**config.html_theme_options, **THEME_OPTIONS}
     # Undefined, the theme reports an invalid mode to the console of every page.
     config.html_context = {"default_mode": "auto", **config.html_context}
@@ -45,11 +45,13 @@ def fold_solutions(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Replace solutions of the class ``dropdown``, and drop repeated ids from all exercises."""
     for section in list(doctree.findall(nodes.section)):
         if section["ids"] in (["exercise-content"], ["solution-content"]):
+            section["ids"] = []
             section.replace_self(section.children)
     for node in list(doctree.findall(solution_node)):
         if "dropdown" in node["classes"]:
             title, *content = node.children
             folded = FoldedSolution("", *content, ids=node["ids"], summary=title.astext())
+            node["classes"] = []
             node.replace_self(folded)
 
 
@@ -67,17 +69,34 @@ def depart_solution(translator: HTML5Translator, node: FoldedSolution) -> None:
 
 def visit_image(translator: HTML5Translator, node: nodes.image) -> None:
     """Write a picture with its size, so that the page keeps its place while it loads."""
-    is_sized = {"width", "height", "scale"} & set(node.attributes)
-    if not is_sized and (size := get_image_size(Path(translator.builder.srcdir, node["uri"]))):
-        node["width"], node["height"] = map(str, size)
+    actual = get_image_size(Path(translator.builder.srcdir, node["uri"]))
     HTML5Translator.visit_image(translator, node)
-    # A style would keep the height where the width must shrink; attributes give way to the style
-    # sheet and still tell the ratio.
-    translator.body[-1] = PIXEL_SIZE.sub(_as_attributes, translator.body[-1])
+    if actual:
+        translator.body[-1] = with_size_attributes(translator.body[-1], *actual)
 
 
-def _as_attributes(match: re.Match[str]) -> str:
-    return re.sub(r"\s*(width|height): (\d+)(?:px)?;", r' \1="\2"', match["declarations"])
+def with_size_attributes(tag: str, width: int, height: int) -> str:
+    """Move a size in pixels from an image's style to its attributes, or put its own size there.
+
+    A style would keep the height where the width must shrink. Attributes give way to the style
+    sheet, and still tell the ratio.
+    """
+    asked = {name: int(number) for name, number in PIXELS.findall(tag)}
+    if asked.keys() == {"width"}:
+        asked["height"] = round(asked["width"] * height / width)
+    elif asked.keys() == {"height"}:
+        asked["width"] = round(asked["height"] * width / height)
+    size = asked or {"width": width, "height": height}
+    tag = PIXELS.sub("", tag).replace(' style=""', "")
+    return tag.replace("<img ", f'<img width="{size["width"]}" height="{size["height"]}" ', 1)
+
+
+def visit_entry(translator: HTML5Translator, node: nodes.entry) -> None:
+    """Open a cell of a table; one without text in the head is no heading of anything."""
+    HTML5Translator.visit_entry(translator, node)
+    if isinstance(node.parent.parent, nodes.thead) and not node.astext().strip():
+        translator.body[-1] = translator.body[-1].replace("<th", "<td", 1)
+        translator.context[-1] = translator.context[-1].replace("</th", "</td", 1)
 
 
 def visit_citation(translator: HTML5Translator, node: nodes.citation) -> None:
@@ -96,6 +115,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     plain = (lambda translator, node: None,) * 2
     app.add_node(FoldedSolution, html=(visit_solution, depart_solution), latex=plain, text=plain)
     app.add_node(nodes.image, override=True, html=(visit_image, HTML5Translator.depart_image))
+    app.add_node(nodes.entry, override=True, html=(visit_entry, HTML5Translator.depart_entry))
     app.add_node(
         nodes.citation, override=True, html=(visit_citation, HTML5Translator.depart_citation)
     )

@@ -7,6 +7,9 @@ a warning with its place, and the node binary comes from a Python package.
 from __future__ import annotations
 
 import html
+import socket
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from sphinxcontrib import katex
 logger = logging.getLogger(__name__)
 
 RENDERER = "katex_checked"
-# The extension allows 5 s, and a busy machine is not bad TeX.
+# The renderer's own package allows 5 s, and a busy machine is not bad TeX.
 TIMEOUT_SECONDS = 60.0
 
 
@@ -32,6 +35,42 @@ def node_binary() -> str:
         if path.exists():
             return str(path)
     raise FileNotFoundError(f"no node binary at {' or '.join(map(str, candidates))}")
+
+
+def start_renderer(folder: Path, timeout: float) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start node and connect to it, as soon as it listens.
+
+    It replaces the same step of `sphinxcontrib.katex`, which connects as soon as the socket's file
+    is there. On a busy machine nobody listens yet: the build failed and node was never stopped.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder for the socket.
+    timeout : float
+        Seconds to wait for node.
+
+    Raises
+    ------
+    RuntimeError
+        If node ends or does not listen in time.
+    """
+    path = folder / "katex.sock"
+    process = subprocess.Popen(
+        katex.KaTeXServer.build_command(socket=path), stdin=subprocess.PIPE, cwd=folder
+    )
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    end = time.monotonic() + timeout
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            time.sleep(0.001)
+        else:
+            return process, connection
+    process.kill()
+    connection.close()
+    raise RuntimeError(f"node, which renders mathematics, did not listen within {timeout:g} s")
 
 
 def render(node: nodes.Element, latex: str, display: bool) -> str:
@@ -68,6 +107,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the renderer on top of sphinxcontrib-katex."""
     app.setup_extension("sphinxcontrib.katex")
     katex.NODEJS_BINARY = node_binary()
+    katex.KaTeXServer.start_server_process = start_renderer
     katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = TIMEOUT_SECONDS
     app.add_html_math_renderer(
         RENDERER, inline_renderers=(visit_inline, None), block_renderers=(visit_display, None)

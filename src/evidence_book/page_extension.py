@@ -35,7 +35,7 @@ def set_cache(app: Sphinx, config: Config) -> None:
     set_kernel_environment()
     match_pages_by_code_alone()
     config.nb_execution_cache_path = str(cache_folder(root))
-    config.html_static_path.append(str(STATIC))
+    config.html_static_path = [*config.html_static_path, str(STATIC)]
 
 
 def outdated_pages(

@@ -1,0 +1,11 @@
+"""Live figures: what a reader moves, computed in the page itself, without a kernel.
+
+A live figure is one widget. What it computes is written in JavaScript beside its Python file; a
+model's weights are handed over as float16. The same object lives in a notebook, where its traits
+are Python values, and in the built page, which needs neither kernel nor network.
+"""
+
+from evidence.live.code_space import CodeSpace
+from evidence.live.figure import LiveFigure
+
+__all__ = ["CodeSpace", "LiveFigure"]

@@ -1,0 +1,55 @@
+"""What all live figures share: their script, their style, and the picture that stands in."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets as t
+
+__all__ = ["LiveFigure", "read_script", "read_style"]
+
+FOLDER = Path(__file__).parent
+
+
+def read_script(name: str) -> str:
+    """Return the ES module ``name.js`` of this folder, behind the functions all figures share."""
+    return _read("shared.js") + "\n" + _read(f"{name}.js")
+
+
+def read_style(name: str) -> str:
+    """Return the style sheet ``name.css`` of this folder, behind the rules all figures share."""
+    return _read("shared.css") + "\n" + _read(f"{name}.css")
+
+
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+class LiveFigure(anywidget.AnyWidget):
+    """A widget that needs no kernel once it is shown.
+
+    A subclass gives `_esm` and `_css` (see `read_script` and `read_style`), `summary` and
+    `picture`. Its module's name, which is also its CSS class, is the name of its Python file.
+    """
+
+    alt = t.Unicode(help="What the picture shows, for who does not see it.").tag(sync=True)
+    caption = t.Unicode(help="A line under the figure; none where empty.").tag(sync=True)
+
+    def summary(self) -> str:
+        """Return one line that is the same at every run: nbval compares it."""
+        raise NotImplementedError
+
+    def picture(self) -> bytes:
+        """Return a PNG of the figure as it stands, for print and where no script runs."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data["image/png"] = base64.b64encode(self.picture()).decode("ascii")
+        return data, metadata
