@@ -1,26 +1,18 @@
 """Live figures in a real browser: in a book of their own, over http and from a file."""
 
 import copy
-import functools
-import http.server
 import math
-import shutil
-import threading
 
 import numpy as np
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from browser import Record, axe_violations, launched, served
 from small_book import SmallBook, code
+
+from evidence.live import CodeSpace
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-]  # fmt: skip
 # Every kind of layer; the weights are large, so that the image changes with the code.
 MODEL = """
 import numpy as np, torch
@@ -50,9 +42,8 @@ PIXELS = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).dat
 HEIGHTS = """
 [...document.querySelectorAll(".live-figure")].map((n) => n.getBoundingClientRect().height)
 """
-# What the theme says of itself on a first visit, and what the browser says of this test's looking
-# at pixels.
-NOISE = ("Got invalid theme mode", "Canvas2D: Multiple readback operations")
+# What Chromium says of these tests looking at pixels.
+LOOKED_AT = "console: Canvas2D: Multiple readback operations"
 
 
 @pytest.fixture(scope="module")
@@ -73,41 +64,27 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(site):
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=site)
-    ) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with served(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 class Reader:
-    """A browser window; what went wrong in it, and what it asked for, is kept."""
+    """A window of the browser, and what a reader sees and does in it."""
 
     def __init__(self, page, base):
         self.page, self.base = page, base
-        self.errors, self.requests = [], []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", self._note)
-        page.on("request", lambda request: self.requests.append(request.url))
+        self.record = Record(page, base)
 
-    def _note(self, message):
-        if message.type in ("error", "warning") and not message.text.startswith(NOISE):
-            self.errors.append(message.text)
+    def faults(self):
+        """What went wrong, or came from elsewhere."""
+        faults = [fault for fault in self.record.faults if not fault.startswith(LOOKED_AT)]
+        return faults + self.record.foreign
 
     def open(self, path="book/part/figures.html", started=True):
         self.page.goto(f"{self.base}/{path}")
@@ -176,8 +153,6 @@ def python():
     """The figure of the page, made in this process."""
     names = {}
     exec(MODEL, names)
-    from evidence.live import CodeSpace
-
     return CodeSpace(names["decoder"], names["codes"], names["labels"])
 
 
@@ -217,8 +192,7 @@ def test_the_page_decodes_as_torch_does(read, site, server, python, scheme):
         f"against float16 weights {np.abs(decoded - expected).max():.1e}, "
         f"against float32 weights {np.abs(decoded - exact).max():.1e}"
     )
-    assert reader.errors == []
-    assert all(url.startswith((reader.base, "blob:", "data:")) for url in reader.requests)
+    assert reader.faults() == []
 
 
 def check_shown(reader, python):
@@ -269,7 +243,7 @@ def test_the_mouse_drags_the_point(read, python):
     mouse.move(5, 5)
     mouse.up()
     assert reader.point()[0] == python.plane["left"]
-    assert reader.errors == []
+    assert reader.faults() == []
 
 
 def test_the_handle_does_not_jump_to_the_pointer(read):
@@ -352,7 +326,7 @@ def test_a_finger_drags_the_point_and_taps(read, python):
     check_shown(reader, python)
     reader.page.touchscreen.tap(*reader.place([-1.0, 1.5]))
     assert math.dist(reader.point(), [-1.0, 1.5]) < 1.5 * reader.code_per_pixel()
-    assert reader.errors == []
+    assert reader.faults() == []
 
 
 def test_a_finger_beside_the_point_scrolls_the_page(read):
@@ -446,8 +420,7 @@ def test_a_screen_reader_is_told(read, python):
 def test_axe_finds_nothing(read, scheme, width):
     reader = read(color_scheme=scheme, viewport={"width": width, "height": 900}).open()
     for _ in range(2):  # among the codes, and in a hole
-        found = Axe().run(reader.page, ".live-figure:first-of-type, .live-figure")
-        assert found.violations_count == 0, found.generate_report()
+        assert axe_violations(reader.page) == []
         reader.figure.get_by_role("button", name="Jump to a hole").click()
 
 
@@ -536,7 +509,7 @@ def test_where_the_script_fails_the_picture_stays(read):
     reader.figure.locator("img").wait_for()
     reader.page.wait_for_timeout(300)
     assert reader.figure.locator("img").is_visible()
-    assert any("did not start" in error for error in reader.errors)
+    assert any("did not start" in error for error in reader.faults())
 
 
 def test_a_figure_starts_only_when_it_comes_near(read):
@@ -558,5 +531,4 @@ def test_pages_without_a_figure_load_nothing(site, read):
     assert figures.count('"weights":') == 2
     reader = read().open("book/plain.html", started=False)
     assert reader.page.evaluate("typeof EvidenceLive") == "undefined"
-    assert not [url for url in reader.requests if "live" in url]
-    assert reader.errors == []
+    assert reader.faults() == []

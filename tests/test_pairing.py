@@ -98,6 +98,13 @@ def test_only_the_notebook_of_a_changed_page_is_written(book):
     assert problems(book.root) == []
 
 
+def test_new_alternative_text_reaches_the_notebook_without_execution(book, capsys):
+    book.change("book/one.md", "A line that rises", "A line that falls")
+    assert write_notebooks(book.root) == [notebook(book)]
+    assert "executed" not in capsys.readouterr().out
+    assert problems(book.root) == []
+
+
 def test_cells_keep_their_identifiers_when_others_change(book):
     before = {cell.source: cell.id for cell in read(book).cells}
     book.change("book/one.md", "Some prose.", "Some prose.\n\n+++\n\nOne cell more.")
