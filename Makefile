@@ -54,7 +54,7 @@ serve: $(STAMP) ## rebuild and serve on every save, at http://localhost:$(PORT)
 	$(BIN)/python -m evidence_book serve --port $(PORT)
 
 bench: $(STAMP) ## time the training loop against the usual one
-	$(BIN)/python benchmarks/training_speed.py
+	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/training_speed.py
 
 lock: $(STAMP) ## compile requirements.txt from requirements.in
 	$(BIN)/python -m evidence_book lock

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from evidence.datasets import Digits, load_mnist
+from evidence.datasets import load_mnist
 from evidence.models import VAE, negative_elbo
 from evidence.training import train
 
@@ -97,11 +98,17 @@ def usual_script(model: VAE, images: Tensor, labels: Tensor) -> Callable[[int], 
 
 
 def compare(
-    digits: Digits, test: Digits, *, epochs: int, seed: int, autocast: torch.dtype | None
+    images: Tensor,
+    labels: Tensor,
+    test_images: Tensor,
+    *,
+    epochs: int,
+    seed: int,
+    autocast: torch.dtype | None,
 ) -> tuple[Result, Result]:
     """Train both ways in turns; return the result of this book and that of the usual script."""
     ours, usual = VAE(seed=seed), VAE(seed=seed)
-    run_usual_epoch = usual_script(usual, digits.images, digits.labels)
+    run_usual_epoch = usual_script(usual, images, labels)
     usual_seconds = []
 
     def let_the_other_train(_: nn.Module) -> dict[str, float]:
@@ -110,16 +117,17 @@ def compare(
             start = time.perf_counter()
             run_usual_epoch(len(usual_seconds))
             usual_seconds.append(time.perf_counter() - start)
+        print(f"epoch {len(usual_seconds)} of {epochs} done", file=sys.stderr, flush=True)
         return {}
 
     history = train(
-        ours, digits.images, negative_elbo, epochs=epochs, batch_size=BATCH_SIZE, seed=seed,
+        ours, images, negative_elbo, epochs=epochs, batch_size=BATCH_SIZE, seed=seed,
         autocast=autocast, evaluate=let_the_other_train, progress=False,
     )  # fmt: skip
     name = "this book, " + ("float32" if autocast is None else "bfloat16")
     return (
-        Result(name, history.seconds, mean_bound(ours, test.images)),
-        Result("usual script", usual_seconds, mean_bound(usual, test.images)),
+        Result(name, history.seconds, mean_bound(ours, test_images)),
+        Result("usual script", usual_seconds, mean_bound(usual, test_images)),
     )
 
 
@@ -169,22 +177,35 @@ def main() -> None:
         default="full" if os.environ.get("EVIDENCE_DATA") else "sample",
         help="which digits; full by default if EVIDENCE_DATA names their folder",
     )
+    parser.add_argument(
+        "--digits", type=int, help="train on so many of them only, for short epochs (default: all)"
+    )
     arguments = parser.parse_args()
-    if arguments.epochs < 1 or arguments.threads < 1:
-        parser.error("--epochs and --threads must be 1 or more")
+    for name in ("epochs", "threads", "digits"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} is {value}; it must be 1 or more")
     torch.set_num_threads(arguments.threads)
 
     digits, test = load_mnist("train", arguments.source), load_mnist("test", arguments.source)
+    images, labels = digits.images[: arguments.digits], digits.labels[: arguments.digits]
     instructions = bfloat16_instructions()
     print(
-        f"VAE 784-400-20, batches of {BATCH_SIZE}, {len(digits):,} digits, {arguments.epochs} "
+        f"VAE 784-400-20, batches of {BATCH_SIZE}, {len(images):,} digits, {arguments.epochs} "
         f"epochs, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"bfloat16 instructions: {', '.join(instructions) or 'none'}"
     )
     dtypes = [None, torch.bfloat16] if instructions else [None]
     missing = f"not available on this processor (none of {', '.join(BFLOAT16_INSTRUCTIONS)})"
     pairs = [
-        compare(digits, test, epochs=arguments.epochs, seed=arguments.seed, autocast=dtype)
+        compare(
+            images,
+            labels,
+            test.images,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+            autocast=dtype,
+        )
         for dtype in dtypes
     ]
     print(table(pairs, None if instructions else missing))

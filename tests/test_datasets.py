@@ -82,13 +82,13 @@ def sample_bytes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVIDENCE_CACHE", str(tmp_path_factory.mktemp("sample")))
         load_mnist("train", "sample")
-        return (datasets.cache_folder() / datasets.SAMPLE_FILE).read_bytes()
+        return (datasets.cache_dir() / datasets.SAMPLE_FILE).read_bytes()
 
 
 @pytest.fixture
 def cached(sample_bytes):
     """Put a sound sample into the test's cache and return its path."""
-    path = datasets.cache_folder() / datasets.SAMPLE_FILE
+    path = datasets.cache_dir() / datasets.SAMPLE_FILE
     path.parent.mkdir(parents=True)
     path.write_bytes(sample_bytes)
     return path
@@ -324,7 +324,7 @@ def test_an_interrupted_write_leaves_nothing(moment, error, monkeypatch):
     else:
         with pytest.warns(CacheWarning, match="cannot be written"):
             load_mnist("train")
-    assert files_in(datasets.cache_folder()) == []
+    assert files_in(datasets.cache_dir()) == []
 
 
 def test_an_interrupted_rebuild_keeps_the_other_files_of_the_cache(cached, monkeypatch):
@@ -363,7 +363,7 @@ def test_an_altered_package_is_refused(packaged, contents, reason):
     with pytest.raises(CorruptFileError, match=reason) as caught:
         load_mnist("train")
     assert str(packaged) in str(caught.value)
-    assert files_in(datasets.cache_folder()) == []
+    assert files_in(datasets.cache_dir()) == []
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -379,7 +379,7 @@ def test_another_split_is_refused_and_not_cached(monkeypatch):
     monkeypatch.setattr(datasets, "SAMPLE_SPLIT_SEED", 1)
     with pytest.raises(DatasetError, match="splits the sample otherwise"):
         load_mnist("train")
-    assert files_in(datasets.cache_folder()) == []
+    assert files_in(datasets.cache_dir()) == []
 
 
 def test_unknown_names_are_refused(monkeypatch):
@@ -390,15 +390,6 @@ def test_unknown_names_are_refused(monkeypatch):
     monkeypatch.setenv("EVIDENCE_MNIST", "huge")
     with pytest.raises(DatasetError, match="EVIDENCE_MNIST: given 'huge'"):
         load_mnist("train")
-
-
-def test_cache_folder_defaults_to_the_users(monkeypatch):
-    import platformdirs
-
-    monkeypatch.delenv("EVIDENCE_CACHE")
-    assert datasets.cache_folder() == Path(platformdirs.user_cache_dir("evidence-book"))
-    monkeypatch.setenv("EVIDENCE_CACHE", "~/elsewhere")
-    assert datasets.cache_folder() == Path.home() / "elsewhere"
 
 
 # --- the full set, in miniature -----------------------------------------------------------------
@@ -500,7 +491,7 @@ def test_a_users_folder_is_read(folder, how):
     for split in ("train", "test"):
         assert is_the_miniature(load_mnist(split, "full"), split)
     assert {name: (folder / name).read_bytes() for name in files_in(folder)} == before
-    assert not datasets.cache_folder().exists()
+    assert not datasets.cache_dir().exists()
 
 
 def test_environment_chooses_the_source_and_the_argument_wins(folder, cached, monkeypatch):
@@ -743,7 +734,7 @@ def test_download_keeps_the_archives_and_asks_once(mirrors):
     for _ in range(2):
         assert is_the_miniature(load_mnist("test", "full"), "test")
     assert mirror.asked == ARCHIVES[2:]
-    assert files_in(datasets.cache_folder()) == [f"mnist/{name}" for name in ARCHIVES[2:]]
+    assert files_in(datasets.cache_dir()) == [f"mnist/{name}" for name in ARCHIVES[2:]]
 
 
 def test_a_cached_archive_needs_neither_network_nor_pooch(mirrors, monkeypatch):
@@ -770,7 +761,7 @@ def test_failing_mirrors_leave_nothing_and_are_listed(mirrors, spoil):
         assert mirror.url in str(caught.value)
         # The second file would fail as the first did.
         assert mirror.asked == ARCHIVES[:1]
-    assert files_in(datasets.cache_folder()) == []
+    assert files_in(datasets.cache_dir()) == []
 
 
 def test_without_a_network_the_way_out_is_told(mini):
@@ -782,13 +773,13 @@ def test_without_a_network_the_way_out_is_told(mini):
     assert "'sample' needs neither" in message
     for name in ARCHIVES:
         assert name in message
-    assert files_in(datasets.cache_folder()) == []
+    assert files_in(datasets.cache_dir()) == []
 
 
 def test_a_damaged_cached_archive_is_downloaded_anew(mirrors):
     mirrors(None)
     load_mnist("test", "full")
-    path = datasets.cache_folder() / "mnist" / ARCHIVES[2]
+    path = datasets.cache_dir() / "mnist" / ARCHIVES[2]
     flip(100)(path)
     with pytest.warns(CacheWarning, match="downloaded anew") as record:
         assert is_the_miniature(load_mnist("test", "full"), "test")
@@ -797,12 +788,12 @@ def test_a_damaged_cached_archive_is_downloaded_anew(mirrors):
 
 
 def test_a_damaged_cached_archive_does_not_outlive_a_failing_download(mini):
-    path = datasets.cache_folder() / "mnist" / ARCHIVES[2]
+    path = datasets.cache_dir() / "mnist" / ARCHIVES[2]
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
     with pytest.warns(CacheWarning), pytest.raises(DownloadError):
         load_mnist("test", "full")
-    assert files_in(datasets.cache_folder()) == []
+    assert files_in(datasets.cache_dir()) == []
 
 
 def test_an_interrupted_download_leaves_nothing(mini, monkeypatch):
@@ -815,7 +806,7 @@ def test_an_interrupted_download_leaves_nothing(mini, monkeypatch):
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", stop)
     with pytest.raises(KeyboardInterrupt):
         load_mnist("test", "full")
-    assert files_in(datasets.cache_folder()) == []
+    assert files_in(datasets.cache_dir()) == []
 
 
 def test_a_cache_that_cannot_be_used_is_named(mini, tmp_path, monkeypatch):

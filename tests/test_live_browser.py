@@ -350,7 +350,7 @@ def test_buttons_jump_to_digits_and_to_holes(read, python):
     for hole in [*python.holes, python.holes[0]]:
         button.click()
         assert reader.point() == hole
-        check_shown(reader, python)
+    check_shown(reader, python)
 
 
 def test_a_jump_glides_where_motion_is_welcome(read, python):
@@ -415,8 +415,7 @@ def test_a_screen_reader_is_told(read, python):
     assert image.count() == 1
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_axe_finds_nothing(read, scheme, width):
     reader = read(color_scheme=scheme, viewport={"width": width, "height": 900}).open()
     for _ in range(2):  # among the codes, and in a hole
@@ -452,7 +451,7 @@ document.addEventListener("DOMContentLoaded", () => { window.heights = HEIGHTS; 
 """.replace("HEIGHTS", HEIGHTS.strip())
 
 
-@pytest.mark.parametrize("width", [320, 390, 600, 780, 1280, 1700])
+@pytest.mark.parametrize("width", [320, 600, 780, 1280])
 def test_nothing_moves_as_it_starts(read, width):
     reader = read(viewport={"width": width, "height": 900})
     reader.page.add_init_script(WATCH_SHIFTS)

@@ -44,6 +44,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from evidence.provenance import cache_dir
+
 __all__ = [
     "CacheWarning",
     "CorruptFileError",
@@ -55,7 +57,6 @@ __all__ = [
     "ImagesError",
     "UnknownNameError",
     "binarize",
-    "cache_folder",
     "check_images",
     "load_mnist",
     "mean_pixel_entropy",
@@ -240,7 +241,7 @@ def load_mnist(
     """Load one split of MNIST, checked against known checksums.
 
     The sample is split once, stratified by digit, with scikit-learn's ``train_test_split`` under
-    `SAMPLE_SPLIT_SEED`, and kept in `cache_folder`; afterwards it loads in some milliseconds.
+    `SAMPLE_SPLIT_SEED`, and kept in the cache folder; afterwards it loads in some milliseconds.
     Its rows are in shuffled order; those of the full set are in the published order.
 
     Parameters
@@ -283,18 +284,6 @@ def load_mnist(
     # Division, not multiplication by 1/255: only it gives the nearest float32 for all 256 levels.
     images = pixels.flatten(1).to(torch.float32).div_(255)
     return Digits(images, labels.to(torch.int64), source, split)
-
-
-def cache_folder() -> Path:
-    """Return the folder for prepared and downloaded data; it need not exist yet.
-
-    ``EVIDENCE_CACHE`` where it is set, else the user's cache folder for ``evidence-book``.
-    """
-    if chosen := os.environ.get("EVIDENCE_CACHE"):
-        return Path(chosen).expanduser()
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("evidence-book"))
 
 
 def check_images(images: Any, *, num_pixels: int | None = None, name: str = "images") -> None:
@@ -464,7 +453,7 @@ def mean_pixel_entropy(images: torch.Tensor) -> float:
 
 def _load_sample() -> dict[str, torch.Tensor]:
     """Return the four tensors of the sample as unsigned bytes, from the cache or made anew."""
-    path = cache_folder() / SAMPLE_FILE
+    path = cache_dir() / SAMPLE_FILE
     try:
         return _read_sample(path)
     except FileNotFoundError:
@@ -665,7 +654,7 @@ def _folder_advice() -> str:
 
 def _download(file: IdxFile) -> Path:
     """Return the published archive in the cache, downloading it from the first mirror that can."""
-    path = cache_folder() / "mnist" / file.archive
+    path = cache_dir() / "mnist" / file.archive
     try:
         actual = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:

@@ -331,7 +331,7 @@ def _flush_subnormals(optimizer: Optimizer) -> None:
 
     The averages of a gradient that has become exactly zero, as that of a ReLU which is never active
     any more, decay geometrically and stay subnormal for ever. A CPU takes many times longer for
-    subnormal numbers: with a third of the hidden units idle, Adam's step takes twice the time.
+    subnormal numbers: with two in five hidden units idle, Adam's step took twice the time.
     """
     for state in optimizer.state.values():
         for tensor in state.values():
