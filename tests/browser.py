@@ -107,17 +107,16 @@ class Record:
             self.foreign.append(request.url)
 
 
-def axe_violations(page: Page, options: dict | None = None) -> list[str]:
+def axe_violations(page: Page, options: dict | None = None, within: str = "html") -> list[str]:
     """Return what axe finds wrong in a page as it stands, one line for each element.
 
-    The drawn half of mathematics is left out, for time: it is hidden from screen readers, and its
-    letters have the colour of the text around, which is looked at.
+    `options` are those of ``axe.run``; `within` is a selector of the part to look at.
     """
     if not page.evaluate("typeof axe === 'object'"):
         page.evaluate(AXE)
     # Preloading would fetch all style sheets a second time, which a page from a file may not.
     options = {"resultTypes": ["violations"], "preload": False, **(options or {})}
-    found = page.evaluate("(options) => axe.run({exclude: ['.katex-html']}, options)", options)
+    found = page.evaluate("([within, options]) => axe.run(within, options)", [within, options])
     return [
         f"{violation['id']}: {node['target']} {node['failureSummary']}"
         for violation in found["violations"]

@@ -67,7 +67,7 @@ def test_a_broken_helper_is_noticed(mutation, monkeypatch):
     monkeypatch.setitem(sys.modules, original.__name__, original)
     module = broken(name, old, new)
     for attribute, value in vars(tests).items():
-        if getattr(original, attribute, None) is value:
+        if attribute in vars(original) and vars(original)[attribute] is value:
             monkeypatch.setattr(tests, attribute, getattr(module, attribute))
         elif value is original:
             monkeypatch.setattr(tests, attribute, module)
