@@ -177,6 +177,17 @@ def test_nothing_is_darker_than_ink_or_lighter_than_white():
     (image,) = ax.images
     assert to_hex(image.to_rgba(-1.0)) == "#ffffff"
     assert to_hex(image.to_rgba(3.0)) == plotting.COLORS["data"]
+    half = np.mean([to_rgb("white"), to_rgb(plotting.COLORS["data"])], axis=0)
+    assert image.to_rgba(1.0)[:3] == pytest.approx(half, abs=0.01)
+
+
+def test_a_grid_is_no_wider_than_its_pictures():
+    three, room_for_ten = (
+        plotting.image_grid(np.zeros((3, 4)), columns=columns).figure for columns in (3, 10)
+    )
+    assert tuple(room_for_ten.get_size_inches()) == tuple(three.get_size_inches())
+    full = plotting.image_grid(np.zeros((90, 4)), columns=30).figure
+    assert full.get_size_inches()[0] <= plotting.WIDTH
 
 
 @pytest.mark.parametrize(("count", "titles"), [(6, 3), (6, 6), (2, 2)])

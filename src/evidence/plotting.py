@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 __all__ = ["CLASS_COLORS", "COLORS", "PAPER", "WIDTH", "image_grid", "scatter_codes", "use_style"]
 
@@ -31,10 +31,10 @@ COLORS = MappingProxyType(
         "data": "#0d1d2c",
         "model": "#0458a1",
         "encoder": "#c03429",
-        "bound": "#3ca57b",
+        "bound": "#3ba479",
         "posterior": "#672c62",
-        "error": "#b57b02",
-        "prior": "#6a7986",
+        "error": "#b27902",
+        "prior": "#697885",
     }
 )
 """The colour of each role, the same on every page: `data` and p_data; the `model` p_theta and its
@@ -45,20 +45,21 @@ kind of colour blindness; each has a contrast of 3 or more on `PAPER`."""
 PAPER = "#fdfcf9"
 """What figures are drawn on. It is opaque, so that they can be read on a dark page too."""
 
-CLASS_COLORS = tuple(mpl.color_sequences["petroff10"])
+CLASS_COLORS = tuple(map(to_hex, mpl.color_sequences["petroff10"]))
 """Ten colours for classes without an order (arXiv 2107.02270), also for the colour-blind. Ten are
 too many to be told apart in grey, so `scatter_codes` writes the class's number as well."""
 
 WIDTH = 7.4
 """Inches from edge to edge of the text column, at 96 CSS pixels an inch."""
 
+# Neighbours in the cycle are the easiest to tell apart.
+CYCLE = ("model", "encoder", "bound", "data", "error", "posterior", "prior")
 LINE_COLOR = "#c9ced4"
 TEXT_COLOR = COLORS["data"]
 INK = LinearSegmentedColormap.from_list("ink", ["#ffffff", COLORS["data"]])
 LARGEST_CELL = 0.62
 GAP = 0.08
 TITLE_HEIGHT = 0.24
-LARGEST_LEGIBLE = 4000
 
 
 def use_style() -> None:
@@ -114,16 +115,10 @@ def use_style() -> None:
             "legend.handlelength": 1.6,
             "image.cmap": "cividis",
             "image.interpolation": "nearest",
-            "axes.prop_cycle": cycler(
-                color=[COLORS[role] for role in _CYCLE],
-            ),
+            "axes.prop_cycle": cycler(color=[COLORS[role] for role in CYCLE]),
         }
     )
     _double_pixels_in_jupyter()
-
-
-# Neighbours in the cycle are the easiest to tell apart.
-_CYCLE = ("model", "encoder", "bound", "data", "error", "posterior", "prior")
 
 
 def _double_pixels_in_jupyter() -> None:
@@ -243,6 +238,11 @@ def _as_pictures(images: Any, limits: tuple[float, float]) -> np.ndarray:
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"limits is {limits}; accepted are two numbers, the smaller one first")
     pictures = _as_array("images", images)
+    if pictures.ndim not in (2, 3) or 0 in pictures.shape:
+        raise ValueError(
+            f"images has the shape {pictures.shape}; accepted are (n, side * side) and "
+            "(n, height, width), with at least one picture"
+        )
     if pictures.ndim == 2:
         side = int(np.sqrt(pictures.shape[1]) + 0.5)
         if side * side != pictures.shape[1]:
@@ -251,11 +251,6 @@ def _as_pictures(images: Any, limits: tuple[float, float]) -> np.ndarray:
                 "square; accepted is also (n, height, width)"
             )
         pictures = pictures.reshape(-1, side, side)
-    if pictures.ndim != 3 or 0 in pictures.shape:
-        raise ValueError(
-            f"images has the shape {pictures.shape}; accepted are (n, side * side) and "
-            "(n, height, width), with at least one picture"
-        )
     smallest, largest = pictures.min(), pictures.max()
     if smallest < low or largest > high:
         raise ValueError(

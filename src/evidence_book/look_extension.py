@@ -88,7 +88,7 @@ def with_size_attributes(tag: str, width: int, height: int) -> str:
         asked["width"] = round(asked["height"] * width / height)
     size = asked or {"width": width, "height": height}
     tag = PIXELS.sub("", tag).replace(' style=""', "")
-    return tag.replace("<img ", f'<img width="{size["width"]}" height="{size["height"]}" ', 1)
+    return tag.replace("<img", f'<img width="{size["width"]}" height="{size["height"]}"', 1)
 
 
 def visit_entry(translator: HTML5Translator, node: nodes.entry) -> None:

@@ -6,7 +6,6 @@ download, and the book's own look.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from docutils import nodes
 from jupyter_cache import get_cache
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.nodes import get_node_line
 
@@ -30,26 +28,15 @@ UNFINISHED = "unfinished"
 
 
 def set_cache(app: Sphinx, config: Config) -> None:
-    """Have pages executed and their outputs kept under the key of the present helper code."""
+    """Have pages executed and their outputs kept under the key of the present helper code.
+
+    Sphinx reads every page again when this setting changes, so that no page shows older outputs.
+    """
     root = Path(app.srcdir)
     set_kernel_environment()
     match_pages_by_code_alone()
     config.nb_execution_cache_path = str(cache_folder(root))
     config.html_static_path = [*config.html_static_path, str(STATIC)]
-
-
-def outdated_pages(
-    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
-) -> Sequence[str]:
-    """Have every notebook page read again when the helper code, the lock or a setting changed."""
-    root = Path(app.srcdir)
-    key = Path(app.config.nb_execution_cache_path).name
-    if getattr(env, "evidence_execution_key", key) == key:
-        outdated = []
-    else:
-        outdated = [doc for doc in env.found_docs if _is_notebook_page(root, doc)]
-    env.evidence_execution_key = key
-    return outdated
 
 
 def check_alternative_texts(app: Sphinx, doctree: nodes.document) -> None:
@@ -120,7 +107,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # Before myst-nb copies the configuration at builder-inited.
     app.connect("config-inited", set_cache)
     app.connect("config-inited", forget_unfinished_build)
-    app.connect("env-get-outdated", outdated_pages)
     app.connect("doctree-read", check_alternative_texts)
     # After the theme has made its buttons (it connects with 501).
     app.connect("html-page-context", offer_notebook, priority=600)
