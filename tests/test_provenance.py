@@ -16,7 +16,14 @@ import pytest
 import torch
 from torch import nn
 
-from evidence.provenance import FingerprintError, cache_dir, fingerprint, source_hash
+from evidence import models, provenance
+from evidence.provenance import (
+    FingerprintError,
+    cache_dir,
+    fingerprint,
+    module_hash,
+    source_hash,
+)
 
 scale = 1.0
 
@@ -27,6 +34,10 @@ def reads_a_global(x):
 
 def calls_another(x):
     return reads_a_global(x) + 1
+
+
+def reads_a_module():
+    return module.x  # noqa: F821
 
 
 def recursive(n):
@@ -235,6 +246,51 @@ def test_the_source_hash_is_that_of_this_package():
     folder = Path(evidence.__file__).parent
     assert (folder / "provenance.py").exists()
     assert source_hash() == source_hash(folder)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package whose module a imports b, and b imports c inside a function; d stands alone."""
+    folder = tmp_path / "evidence"
+    (folder / "inner").mkdir(parents=True)
+    sources = {
+        "__init__": "",
+        "a": "from evidence import b",
+        "b": "def f():\n    import evidence.inner.c",
+        "inner/__init__": "",
+        "inner/c": "from evidence.a import f\nimport math",
+        "d": "",
+    }
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    monkeypatch.setattr(provenance, "PACKAGE", folder)
+    return folder
+
+
+@pytest.mark.parametrize("changed", ["__init__", "a", "b", "inner/__init__", "inner/c", "d"])
+def test_a_module_counts_with_what_it_imports(package, changed):
+    before = module_hash("evidence.a")
+    assert module_hash("evidence.a") == before
+    path = package / f"{changed}.py"
+    path.write_text(path.read_text() + "\nx = 1")
+    assert (module_hash("evidence.a") != before) == (changed != "d")
+
+
+def test_a_module_that_is_missing_or_imports_relatively_is_refused(package):
+    for name in ("evidence.e", "math"):
+        with pytest.raises(ModuleNotFoundError, match=name):
+            module_hash(name)
+    (package / "d.py").write_text("from . import a")
+    with pytest.raises(ValueError, match="relative import"):
+        module_hash("evidence.d")
+
+
+def test_a_module_of_the_package_that_a_function_reads_counts_by_its_source(package, monkeypatch):
+    monkeypatch.setitem(globals(), "module", models)
+    (package / "models.py").write_text("x = 1")
+    before = fingerprint(reads_a_module)
+    (package / "models.py").write_text("x = 2")
+    assert fingerprint(reads_a_module) != before
 
 
 def test_the_cache_folder_is_the_environments_or_the_users(monkeypatch, tmp_path):

@@ -2,9 +2,9 @@
 
 `train_once` is called as `evidence.training.train` is. What it trains, it stores under a key that
 covers everything the result depends on: the model with its initial weights, the data, the loss and
-all other arguments, the code of this package, and the version of torch. With the same key, in any
-later process, the weights are read back bit for bit; when anything has changed, the key is another
-one and the model is trained anew. Nothing stale can be returned.
+all other arguments, with all code that these refer to; the code of the training; and the version of
+torch. With the same key, in any later process, the weights are read back bit for bit; when anything
+has changed, the key is another one and the model is trained anew. Nothing stale can be returned.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from torch import nn
 
 from evidence.checkpoint import describe_run
 from evidence.history import History
-from evidence.provenance import cache_dir, source_hash
+from evidence.provenance import cache_dir, module_hash
 from evidence.state_file import DamagedFileError, load_state, save_state
 from evidence.training import Data, Loss, train
 
 __all__ = ["DamagedModelWarning", "model_key", "train_once"]
 
+# Of the training itself: the model, the loss and what they refer to are hashed by `describe_run`.
 # Taken when the code is loaded: a file edited later does not change what this process runs.
-CODE = source_hash()
+CODE = module_hash("evidence.training")
 # What a run prints and where it is interrupted make no difference to its result.
 IRRELEVANT = ("progress", "description", "checkpoint")
 

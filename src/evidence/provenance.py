@@ -1,12 +1,14 @@
 """Where a stored result comes from: the code, the arguments and the data that it depends on.
 
 A stored result may be used again only if nothing that it depends on has changed. This module turns
-those things into hashes: `source_hash` for the book's own code, `fingerprint` for one value (data,
-a model, a loss function with everything it refers to). `cache_dir` is where results are stored.
+those things into hashes: `source_hash` for all of the book's own code, `module_hash` for one module
+and what it imports, `fingerprint` for one value (data, a model, a loss function with everything it
+refers to). `cache_dir` is where results are stored.
 """
 
 from __future__ import annotations
 
+import ast
 import dis
 import functools
 import hashlib
@@ -24,7 +26,7 @@ import platformdirs
 import torch
 from torch import nn
 
-__all__ = ["FingerprintError", "cache_dir", "fingerprint", "source_hash"]
+__all__ = ["FingerprintError", "cache_dir", "fingerprint", "module_hash", "source_hash"]
 
 PACKAGE = Path(__file__).parent
 LIBRARIES = tuple(
@@ -87,6 +89,56 @@ def source_hash(folder: Path = PACKAGE) -> str:
             for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes())
         ),
     ).hex()
+
+
+def module_hash(name: str) -> str:
+    """Hash a module of this package with all modules of the package that it imports.
+
+    Parameters
+    ----------
+    name : str
+        As ``"evidence.training"``.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal. Modules that it does not import, even through others, make no
+        difference.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If the package has no such module.
+    """
+    if _source_file(name) is None:
+        raise ModuleNotFoundError(f"{name!r} is no module of {PACKAGE.name}", name=name)
+    found: dict[str, bytes] = {}
+    waiting = [name]
+    while waiting:
+        module = waiting.pop()
+        path = _source_file(module)
+        if module in found or path is None:  # None: a name imported from a module
+            continue
+        found[module] = path.read_bytes()
+        waiting.append(module.rpartition(".")[0])
+        for node in ast.walk(ast.parse(found[module])):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.ImportFrom):
+                raise ValueError(f"{path} has a relative import; accepted are absolute ones")
+    parts = (part for module in sorted(found) for part in (module.encode(), found[module]))
+    return _combine("module source", *parts).hex()
+
+
+def _source_file(name: str) -> Path | None:
+    package, *rest = name.split(".")
+    if package != PACKAGE.name:
+        return None
+    path = PACKAGE.joinpath(*rest)
+    candidates = (path.with_suffix(".py") if rest else path, path / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def fingerprint(value: Any) -> str:
@@ -152,7 +204,10 @@ def _digest(value: Any, enclosing: tuple[Any, ...]) -> bytes:
         case PurePath():
             return _combine("path", str(value).encode())
         case types.ModuleType():
-            return _combine("module", value.__name__.encode())
+            # A function may read any name of a module, so it counts as a whole.
+            own = _source_file(value.__name__) is not None
+            source = module_hash(value.__name__) if own else ""
+            return _combine("module", value.__name__.encode(), source.encode())
         case list() | tuple():
             return _combine("sequence", _name(type(value)), *children(value))
         case set() | frozenset():
@@ -302,7 +357,7 @@ def _keeps_its_state_in_a_dict(value: Any) -> bool:
 def _is_followed(value: Any) -> bool:
     """Whether a function or class can change between runs: it belongs to no installed library."""
     module = sys.modules.get(getattr(value, "__module__", None) or "")
-    if module is None or module.__name__ == "__main__":
+    if module is None or module.__name__ == "__main__" or _source_file(module.__name__):
         return True
     if module.__name__ in sys.builtin_module_names:
         return False
