@@ -256,6 +256,90 @@ def test_gumbel_softmax(hard):
     agree(found, expected)
 
 
+def test_the_one_hot_vector_has_all_entries_even_if_the_last_is_never_drawn():
+    logits = torch.tensor([0.0, 0.0, -200.0], dtype=torch.float64)
+    found = estimates(es.gumbel_softmax, one_hot, square, logits, temperature=1.0, hard=True)
+    assert found.shape == (R, 3)
+
+
+CONTINUOUS = [
+    es.score_function,
+    es.score_function_mean_baseline,
+    es.score_function_leave_one_out,
+    es.pathwise,
+    es.implicit_pathwise,
+    es.sticking_the_landing,
+    es.iwae_pathwise,
+    es.doubly_reparameterized,
+    partial(es.quadrature, low=-9, high=9),
+]
+DISCRETE = [es.straight_through, partial(es.gumbel_softmax, temperature=1.0), es.enumeration]
+
+
+@pytest.mark.parametrize("estimator", CONTINUOUS)
+def test_a_surrogate_has_the_batch_shape(estimator):
+    phi = PHI.expand(2, 3, 2).clone().requires_grad_()
+    surrogate = estimator(gaussian, log_weight, phi, num_samples=K, generator=seeded())
+    assert surrogate.shape == (2, 3)
+    (gradient,) = torch.autograd.grad(surrogate[0, 1], phi)
+    assert gradient[0, 1].count_nonzero() == 2
+    assert gradient.count_nonzero() == 2
+
+
+@pytest.mark.parametrize("estimator", DISCRETE)
+def test_a_surrogate_over_one_hot_vectors_has_the_batch_shape(estimator):
+    phi = LOGITS.expand(2, 3).clone().requires_grad_()
+    surrogate = estimator(one_hot, square, phi, num_samples=K, generator=seeded())
+    assert surrogate.shape == (2,)
+    (gradient,) = torch.autograd.grad(surrogate[0], phi)
+    assert gradient[0].count_nonzero() == 3
+    assert gradient[1].count_nonzero() == 0
+
+
+NO_DEFAULT = CONTINUOUS[1:3] + CONTINUOUS[6:8]  # those that make no sense with one draw
+
+
+@pytest.mark.parametrize("estimator", NO_DEFAULT)
+def test_how_many_draws_must_be_said_where_one_makes_no_sense(estimator):
+    with pytest.raises(TypeError, match="'num_samples'"):
+        estimator(gaussian, curve, PHI[None], generator=seeded())
+
+
+@pytest.mark.parametrize("estimator", [one for one in CONTINUOUS[:-1] if one not in NO_DEFAULT])
+def test_one_draw_unless_asked_for_more(estimator):
+    sizes = []
+
+    def f(z, phi):
+        sizes.append(len(z))
+        return curve(z, phi)
+
+    estimator(gaussian, f, PHI[None], generator=seeded())
+    assert sizes == [1]
+
+
+@pytest.mark.parametrize("estimator", DISCRETE[:-1])
+def test_one_discrete_draw_unless_asked_for_more(estimator):
+    sizes = []
+
+    def f(z, phi):
+        sizes.append(len(z))
+        return square(z, phi)
+
+    estimator(one_hot, f, LOGITS[None], generator=seeded())
+    assert sizes == [1]
+
+
+def test_gumbel_softmax_is_relaxed_unless_asked_otherwise():
+    seen = []
+
+    def f(z, phi):
+        seen.append(z)
+        return z @ VALUES
+
+    estimates(es.gumbel_softmax, one_hot, f, LOGITS, temperature=1.0)
+    assert (seen[0].detach().amax(-1) < 1).all()
+
+
 # Exact ones. ---------------------------------------------------------------------------------
 
 probability = st.floats(0.05, 0.95)
@@ -457,18 +541,25 @@ def test_the_table_shows_one_component():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: estimates(es.pathwise, num_samples=0), ValueError, "num_samples is 0"),
+        (lambda: estimates(es.pathwise, num_samples=0), ValueError, "^num_samples is 0"),
+        (
+            lambda: estimates(
+                es.gumbel_softmax, one_hot, square, LOGITS, num_samples=-1, temperature=1.0
+            ),
+            ValueError,
+            "^num_samples is -1",
+        ),
         (lambda: estimates(es.pathwise, num_samples=1.5), ValueError, "num_samples is 1.5"),
         (lambda: estimates(es.pathwise, num_samples=True), ValueError, "num_samples is True"),
         (
             lambda: estimates(es.score_function_leave_one_out, num_samples=1),
             ValueError,
-            "2 or more",
+            "^num_samples is 1; a baseline from other draws needs 2 or more$",
         ),
         (
             lambda: estimates(es.score_function_mean_baseline, num_samples=1),
             ValueError,
-            "2 or more",
+            "^num_samples is 1; a baseline from other draws needs 2 or more$",
         ),
         (lambda: estimates(es.pathwise, mixture, phi=torch.ones(6)), TypeError, "no rsample"),
         (lambda: estimates(es.pathwise, lambda phi: phi), TypeError, "family gives Tensor"),
