@@ -8,7 +8,7 @@ PORT ?= 8000
 NBVAL := $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=180 -n auto --dist loadscope notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve notebooks lint format unit nbval build browser bench lock clean
+.PHONY: help book test lab serve notebooks lint format unit nbval build browser bench mutants lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ format: $(STAMP) ## mend style where it can be mended
 	$(BIN)/ruff format .
 
 unit: $(STAMP) ## run the unit and property tests and compare pages with notebooks
-	$(BIN)/pytest -n auto -m "not browser"
+	$(BIN)/pytest -n auto -p no:nbval -m "not browser"
 
 nbval: $(STAMP) ## run every notebook and compare its stored outputs
 	$(NBVAL)
@@ -47,7 +47,7 @@ browser: build ## open the built pages in Chromium and check them
 notebooks: $(STAMP) ## write the paired notebooks from the pages
 	$(BIN)/python -m evidence_book notebooks
 
-lab: $(STAMP) notebooks ## open the notebooks in JupyterLab
+lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 serve: $(STAMP) ## rebuild and serve on every save, at http://localhost:$(PORT)
@@ -56,8 +56,12 @@ serve: $(STAMP) ## rebuild and serve on every save, at http://localhost:$(PORT)
 bench: $(STAMP) ## time the training loop against the usual one
 	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/training_speed.py
 
+mutants: $(STAMP) ## break the mathematics in many small ways and list what no test notices
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 lock: $(STAMP) ## compile requirements.txt from requirements.in
 	$(BIN)/python -m evidence_book lock
 
 clean: ## remove what was built, and the environment
-	rm -rf _build $(VENV)
+	rm -rf _build mutants $(VENV)

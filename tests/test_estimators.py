@@ -19,6 +19,7 @@ from torch.distributions import (
     Normal,
     OneHotCategorical,
     RelaxedOneHotCategorical,
+    Uniform,
     kl_divergence,
 )
 
@@ -379,6 +380,18 @@ def test_enumeration_over_indices_and_over_single_bits():
     agree(found, torch.full((R, 1), 5.0, dtype=torch.float64))
 
 
+def test_quadrature_takes_three_points_and_refuses_none_that_suffice():
+    def step(phi):
+        return Uniform(phi[..., 0] - 1, phi[..., 0] + 1, validate_args=False)
+
+    phi = torch.zeros(1, 1, dtype=torch.float64)
+    # Closed at the left and open at the right: the rule sees half of the mass of the last interval.
+    with pytest.raises(ValueError, match=r"integrates to 0\.75;"):
+        es.quadrature(step, lambda z, phi: z, phi, low=-1, high=1, num_points=3)
+    value = es.quadrature(step, lambda z, phi: z + 2, phi, low=-2, high=2, num_points=3)
+    agree(value, torch.tensor([2.0], dtype=torch.float64))
+
+
 @given(number, st.floats(0.3, 1.5))
 def test_quadrature_gives_the_moments_of_a_gaussian(mu, sigma):
     phi = torch.tensor([[mu, sigma]], dtype=torch.float64, requires_grad=True)
@@ -517,6 +530,29 @@ def test_a_comparison_holds_moments_of_the_estimates():
         result["third"]
 
 
+def test_two_estimates_of_one_draw_are_the_least_that_can_be_compared():
+    sizes = []
+
+    def f(z, phi):
+        sizes.append(z.shape)
+        return curve(z, phi)
+
+    row = es.compare([es.pathwise], gaussian, f, PHI, exact=PHI, num_estimates=2, seed=0).rows[0]
+    assert sizes == [(1, 2)]
+    assert (row.variance > 0).all()
+    es.gradients(es.pathwise, gaussian, f, PHI, num_estimates=3, generator=seeded())
+    assert sizes[1:] == [(1, 3)]
+
+
+def test_the_cost_is_the_time_for_one_draw(monkeypatch):
+    clock = iter([100.0, 106.0])
+    monkeypatch.setattr(es.time, "perf_counter", lambda: next(clock))
+    result = es.compare(
+        [es.pathwise], gaussian, curve, PHI, exact=PHI, num_estimates=3, num_samples=4, seed=0
+    )
+    assert result.rows[0].seconds_per_draw == 0.5
+
+
 def test_the_table_shows_one_component():
     numbers = torch.tensor([1.0, -2.5])
     row = es.Row("pathwise", 9, numbers, -numbers, numbers.abs() / 10, 4 * numbers, numbers, 2e-6)
@@ -597,9 +633,26 @@ def test_the_table_shows_one_component():
         ),
         (lambda: estimates(es.quadrature, low=0, high=9), ValueError, "integrates to 0.8"),
         (
+            lambda: es.quadrature(
+                gaussian, curve, torch.stack([PHI, PHI - 0.5, PHI + 2]), low=0, high=20
+            ),
+            ValueError,
+            "integrates to 0.850",
+        ),
+        (
             lambda: estimates(es.pathwise, f=lambda z, phi: torch.sqrt(z)),
             ValueError,
-            "pathwise gave an estimate that is not finite",
+            "^pathwise gave an estimate that is not finite",
+        ),
+        (
+            lambda: estimates(
+                partial(es.gumbel_softmax, temperature=1.0),
+                one_hot,
+                lambda z, phi: (z @ VALUES - 9).sqrt(),
+                LOGITS,
+            ),
+            ValueError,
+            r"^functools.partial\(.* gave an estimate that is not finite",
         ),
         (
             lambda: es.gradients(
