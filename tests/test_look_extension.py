@@ -90,6 +90,19 @@ def test_a_picture_tells_its_ratio_and_fills_the_line_where_asked(page):
             '<img style="width: 50%;">',
             '<img width="300" height="120" style="width: 50%;">',
         ),
+        # Words of an alternative text are no style.
+        (
+            '<img alt="The width: 20px; of it." style="width: 150px;">',
+            '<img width="150" height="60" alt="The width: 20px; of it.">',
+        ),
+        (
+            '<img alt="The height: 8;" src="b">',
+            '<img width="300" height="120" alt="The height: 8;" src="b">',
+        ),
+        (
+            '<img style="width: 150px; max-width: 90px;">',
+            '<img width="150" height="60" style="max-width: 90px;">',
+        ),
     ],
 )
 def test_size_attributes(tag, expected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -17,6 +18,7 @@ SITE = REPO / "_build" / "html"
 SCREENSHOTS = REPO / "_build" / "screenshots"
 WIDE = {"width": 1280, "height": 900}
 NARROW = {"width": 390, "height": 844}
+LONGEST_PICTURE = {"light": 30_000, "dark": 5_000, "narrow": 8_000}
 # How much a page may move while it loads: half of what counts as good.
 LARGEST_SHIFT = 0.05
 
@@ -43,25 +45,61 @@ OVERFLOWING = """() => {
   const shown = wide.slice(0, 5).map((element) => element.outerHTML.slice(0, 120));
   return [`the page is ${document.documentElement.scrollWidth} wide`, ...shown];
 }"""
-# Contrasts take nearly all of axe's time, which grows faster than a page. They are looked at last,
-# and in the wide window alone: a page is the same in light and dark but for its colours.
-COLOR_RULES = ("color-contrast", "link-in-text-block")
-NO_COLORS = {"rules": {rule: {"enabled": False} for rule in COLOR_RULES}}
-COLORS = {"runOnly": list(COLOR_RULES)}
-# Before that, what shows colours a second time goes: mathematics, which must have the colour of its
-# text, and of code all tokens of a kind but the first. Returns the letters of another colour.
-THIN_OUT = """() => {
+# Axe is slow on a long page, so it is shown less of it, and nothing less to find. First, the drawn
+# half of all mathematics goes that fits in its place: it is hidden from screen readers. Returns
+# letters in a colour other than that of the text around, for they are not looked at again.
+WITHOUT_DRAWN_MATHEMATICS = """() => {
   const colored = [...document.querySelectorAll(".katex-html *")].filter((part) =>
+    !part.closest(".annotated") &&  // its colours are looked at by test_annotation_browser
     getComputedStyle(part).color !== getComputedStyle(part.closest(".katex").parentElement).color);
   const found = colored.map((part) => part.outerHTML.slice(0, 120));
-  document.querySelectorAll(".katex").forEach((mathematics) => mathematics.replaceWith("x"));
-  const seen = new Set();
-  for (const token of document.querySelectorAll(".highlight span[class]")) {
-    if (seen.has(token.className)) token.replaceWith(token.textContent);
-    seen.add(token.className);
-  }
+  const fits = (box) => !box || box.scrollWidth <= box.clientWidth;
+  for (const drawn of [...document.querySelectorAll(".katex-html")].filter(
+    (drawn) => fits(drawn.closest(".katex-display")))) drawn.replaceChildren();
   return found;
 }"""
+# Then colours, which take most of the time, are looked at once for each kind of element: of those
+# alike in name, class and style, and within others that are alike in turn, the first is left.
+COLOR_RULES = ("color-contrast", "link-in-text-block")
+COLORS = {"runOnly": list(COLOR_RULES)}
+ALL_BUT_COLORS = {"rules": {rule: {"enabled": False} for rule in COLOR_RULES}}
+# In a narrow window, the text is the same but for what scrolls.
+SCROLLING = {"runOnly": ["scrollable-region-focusable"]}
+WITHOUT_REPETITION = """() => {
+  document.querySelectorAll(".katex").forEach((mathematics) => mathematics.replaceWith("x"));
+  const kinds = new Map();
+  const kindOf = (element) => {
+    if (!kinds.has(element)) {
+      const { color, backgroundColor, fontSize, fontWeight, opacity } = getComputedStyle(element);
+      const own = [element.localName, element.className, color, backgroundColor, fontSize,
+        fontWeight, opacity].join();
+      const isTop = element.localName === "article";
+      kinds.set(element, isTop ? own : own + kindOf(element.parentElement));
+    }
+    return kinds.get(element);
+  };
+  const seen = new Set();
+  const repeated = [];
+  for (const element of document.querySelectorAll("article *")) {
+    const texts = [...element.childNodes].filter((n) => n.nodeType === 3 && n.data.trim());
+    if (texts.length === 0) continue;
+    // A link is compared with the text around it.
+    const isAroundLink = element.querySelector(":scope > a") !== null;
+    if (seen.has(kindOf(element)) && !isAroundLink) repeated.push(...texts);
+    seen.add(kindOf(element));
+  }
+  repeated.forEach((text) => text.remove());
+}"""
+FIRST_FOLDS = """() => {
+  const kinds = new Map();
+  for (const fold of document.querySelectorAll("article details:not([open])")) {
+    if (!kinds.has(fold.className)) kinds.set(fold.className, fold);
+  }
+  return [...kinds.values()];
+}"""
+UNREACHABLE_FOLDS = """() => [...document.querySelectorAll("article details > summary")]
+  .filter((summary) => summary.tabIndex < 0 || summary.closest("[inert]"))
+  .map((summary) => summary.textContent)"""
 UNFOLD = "document.querySelectorAll('article details').forEach((d) => (d.open = true))"
 
 
@@ -127,11 +165,7 @@ class Visit:
     colored: list[str] = field(default_factory=list)
 
 
-# With `-n 2 --dist loadgroup`, all tests of a page run where the page was visited.
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PAGES],
-)
+@pytest.fixture(scope="module", params=PAGES)
 def name(request):
     return request.param
 
@@ -150,8 +184,9 @@ def visit(name, context, server):
     take_picture(page, visit, name, "light")
     visit.folds = unopened_folds(page)
     page.evaluate(UNFOLD)
-    visit.axe["wide"] = axe_violations(page, NO_COLORS)
-    visit.colored = page.evaluate(THIN_OUT)
+    visit.colored = page.evaluate(WITHOUT_DRAWN_MATHEMATICS)
+    visit.axe["wide"] = axe_violations(page, ALL_BUT_COLORS)
+    page.evaluate(WITHOUT_REPETITION)
     visit.axe["light"] = axe_violations(page, COLORS)
     page.emulate_media(color_scheme="dark")
     visit.axe["dark"] = axe_violations(page, COLORS)
@@ -165,7 +200,9 @@ def visit(name, context, server):
     measure(page, visit, "narrow")
     take_picture(page, visit, name, "narrow")
     page.evaluate(UNFOLD)
-    visit.axe["narrow"] = axe_violations(page, NO_COLORS)
+    page.evaluate(WITHOUT_DRAWN_MATHEMATICS)
+    visit.axe["narrow"] = axe_violations(page, ALL_BUT_COLORS, within=".bd-header-article")
+    visit.axe["narrow"] += axe_violations(page, SCROLLING)
     page.close()
     return visit
 
@@ -178,21 +215,31 @@ def measure(page, visit, width):
 
 def take_picture(page, visit, name, how):
     target = name.removesuffix(".html").replace("/", "-")
-    page.screenshot(path=SCREENSHOTS / f"{target}.{how}.png", full_page=True)
+    # Not as png, and not as a full page, which both take several times as long.
+    width = page.viewport_size["width"]
+    height = min(page.evaluate("document.documentElement.scrollHeight"), LONGEST_PICTURE[how])
+    with resized(page, {"width": width, "height": height}):
+        page.screenshot(path=SCREENSHOTS / f"{target}.{how}.jpeg", quality=85)
     visit.themes[how] = page.evaluate("document.documentElement.dataset.theme")
 
 
+@contextmanager
+def resized(page, size):
+    before = page.viewport_size
+    page.set_viewport_size(size)
+    yield
+    page.set_viewport_size(before)
+
+
 def unopened_folds(page):
-    """Close everything that folds, and open it again with the keyboard; return what stays shut."""
+    """Open what folds with the keyboard, the first of each kind; return all that stays shut."""
     stuck = []
-    for fold in page.locator("article details").all():
-        fold.evaluate("(details) => (details.open = false)")
-        summary = fold.locator("> summary")
-        summary.focus()
-        page.keyboard.press("Enter")
+    for fold in page.evaluate_handle(FIRST_FOLDS).get_properties().values():
+        summary = fold.as_element().query_selector("summary")
+        summary.press("Enter")
         if not fold.evaluate("(details) => details.open"):
             stuck.append(summary.inner_text())
-    return stuck
+    return stuck + page.evaluate(UNREACHABLE_FOLDS)
 
 
 def test_no_error_over_http(visit):
@@ -355,14 +402,20 @@ def test_the_first_page_leads_to_the_book():
 # What the theme brings along
 
 
+# A chapter has mathematics, folds and a notebook to download; the smallest is the quickest.
+CHAPTER = min(
+    (name for name in PAGES if "download-notebook-button" in (SITE / name).read_text("utf-8")),
+    key=lambda name: (SITE / name).stat().st_size,
+    default=None,
+)
+
+
 @pytest.fixture
 def chapter(context, server):
-    """A page with headings, mathematics and downloads: the first of the book's chapters."""
     page = context.new_page()
     page.set_viewport_size(WIDE)
     page.emulate_media(color_scheme="light")
-    name = next(name for name in PAGES if len(Path(name).parts) == 3)
-    page.goto(f"{server}/{name}")
+    page.goto(f"{server}/{CHAPTER}")
     yield page
     page.close()
 
@@ -454,8 +507,7 @@ def test_light_or_dark_is_remembered(browser, server):
 def test_without_scripts_the_text_and_the_mathematics_are_there(browser, server):
     context = browser.new_context(java_script_enabled=False, viewport=WIDE)
     page = context.new_page()
-    name = next(name for name in PAGES if len(Path(name).parts) == 3)
-    page.goto(f"{server}/{name}")
+    page.goto(f"{server}/{CHAPTER}")
     equation = page.locator("div.math .katex-html").first.bounding_box()
     assert equation["width"] > 20
     assert equation["height"] > 10

@@ -23,8 +23,9 @@ THEME_OPTIONS = {
     "navbar_persistent": [],
     "primary_sidebar_end": [],  # a place for advertisements
 }
+STYLE = re.compile(r' style="([^"]*)"')
 # What docutils writes for a size in pixels.
-PIXELS = re.compile(r"\b(width|height): (\d+)(?:px)?;\s*")
+PIXELS = re.compile(r"(?<![-\w])(width|height): (\d+)(?:px)?;\s*")
 
 
 class FoldedSolution(nodes.General, nodes.Element):
@@ -81,13 +82,16 @@ def with_size_attributes(tag: str, width: int, height: int) -> str:
     A style would keep the height where the width must shrink. Attributes give way to the style
     sheet, and still tell the ratio.
     """
-    asked = {name: int(number) for name, number in PIXELS.findall(tag)}
+    style = STYLE.search(tag)
+    asked = {name: int(number) for name, number in PIXELS.findall(style[1])} if style else {}
     if asked.keys() == {"width"}:
         asked["height"] = round(asked["width"] * height / width)
     elif asked.keys() == {"height"}:
         asked["width"] = round(asked["height"] * width / height)
     size = asked or {"width": width, "height": height}
-    tag = PIXELS.sub("", tag).replace(' style=""', "")
+    if asked:
+        rest = PIXELS.sub("", style[1]).strip()
+        tag = tag.replace(style[0], f' style="{rest}"' if rest else "", 1)
     return tag.replace("<img", f'<img width="{size["width"]}" height="{size["height"]}"', 1)
 
 

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 RENDERER = "katex_checked"
 # The renderer's own package allows 5 s, and a busy machine is not bad TeX.
 TIMEOUT_SECONDS = 60.0
+# How the half of rendered mathematics begins that is drawn, and hidden from screen readers.
+DRAWN = '<span class="katex-html"'
+# KaTeX draws a command that it may not run, such as a link, in this colour, and says nothing.
+REFUSED = "#ba5ed0"
 
 
 def node_binary() -> str:
@@ -75,12 +79,40 @@ def start_renderer(folder: Path, timeout: float) -> tuple[subprocess.Popen[bytes
 
 def render(node: nodes.Element, latex: str, display: bool) -> str:
     """Render TeX to HTML; on bad TeX, warn with its place and show the source instead."""
-    options = {"displayMode": display, "throwOnError": True, "strict": "error"}
+    options = {
+        "displayMode": display,
+        "throwOnError": True,
+        "strict": "error",
+        "errorColor": REFUSED,
+    }
     try:
-        return katex.render_latex(latex, options)
+        rendered = katex.render_latex(latex, options)
+        if REFUSED in rendered:
+            raise katex.KaTeXError(f"links, pictures and the like are not accepted: {latex}")
     except katex.KaTeXError as error:
         logger.warning("bad TeX: %s", error, location=node, type="evidence", subtype="math")
         return f"<code>{html.escape(latex)}</code>"
+    return rendered
+
+
+def with_drawn(rendered: str, latex: str) -> str:
+    r"""Draw a rendered equation with classes, by which a style sheet finds its terms.
+
+    Only TeX that `render` has accepted may come here, with nothing added but ``\htmlClass``: that
+    is trusted. The half for screen readers stays as it is.
+
+    Parameters
+    ----------
+    rendered : str
+        What `render` returned; what is no mathematics is returned as it is.
+    latex : str
+        The same TeX with ``\htmlClass``.
+    """
+    spoken, start, _ = rendered.partition(DRAWN)
+    if not start:
+        return rendered
+    options = {"displayMode": True, "strict": False, "trust": True, "output": "html"}
+    return spoken + start + katex.render_latex(latex, options).partition(DRAWN)[2]
 
 
 def visit_inline(translator: Any, node: nodes.math) -> None:
@@ -99,7 +131,10 @@ def visit_display(translator: Any, node: nodes.math_block) -> None:
         translator.body.append(f'<span class="eqno">({number})')
         translator.add_permalink_ref(node, "Link to this equation")
         translator.body.append("</span>")
-    translator.body.append(render(node, node.astext(), display=True) + "</div>\n")
+    rendered = render(node, node.astext(), display=True)
+    if "drawn" in node:
+        rendered = with_drawn(rendered, node["drawn"])
+    translator.body.append(rendered + "</div>\n")
     raise nodes.SkipNode
 
 

@@ -35,6 +35,47 @@ function unfoldTarget() {
   }
 }
 
+// A term of an equation and its explanation mark each other while the pointer or the keyboard is on
+// either: the style sheet sees to that. A click or a tap keeps them marked.
+function joinTerms(equation) {
+  const buttons = [...equation.querySelectorAll(".terms button")];
+  const numberOf = (part) => /term-\d+/.exec(part.closest(".term").className)[0];
+
+  function choose(chosen) {
+    for (const button of buttons) button.ariaPressed = button === chosen;
+  }
+
+  // In a narrow window, the term may be where the equation has to be scrolled to.
+  function bringIntoView(button) {
+    const term = equation.querySelector(`.katex .${numberOf(button)}`);
+    const box = term.closest(".katex-display");
+    const [inner, outer] = [term.getBoundingClientRect(), box.getBoundingClientRect()];
+    if (inner.left >= outer.left && inner.right <= outer.right) return;
+    const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    box.scrollBy({
+      left: (inner.left + inner.right - outer.left - outer.right) / 2,
+      behavior: isStill ? "instant" : "smooth",
+    });
+  }
+
+  choose(null);
+  equation.addEventListener("click", ({ target }) => {
+    if (!target.closest(".term") || target.closest("a") || !getSelection().isCollapsed) return;
+    const button = buttons.find((button) => numberOf(button) === numberOf(target));
+    const isChosen = button.ariaPressed === "true";
+    choose(isChosen ? null : button);
+    if (!isChosen) bringIntoView(button);
+  });
+  equation.addEventListener("focusin", ({ target }) => {
+    if (buttons.includes(target) && target.matches(":focus-visible")) bringIntoView(target);
+  });
+  equation.addEventListener("keydown", ({ key }) => {
+    if (key === "Escape") choose(null);
+  });
+}
+
+document.querySelectorAll(".annotated").forEach(joinTerms);
+
 // Widths are known once the fonts of the mathematics are.
 document.fonts.ready.then(markScrollers);
 addEventListener("resize", markScrollers);
