@@ -135,6 +135,150 @@ def test_discrete_samples_have_the_frequencies_of_the_evidence():
     torch.testing.assert_close(counted.double(), toy.log_p_x(all_bits(3)).exp(), atol=0.006, rtol=0)
 
 
+def test_pixels_are_on_with_the_logistic_function_of_bits_and_offset():
+    toy = random_discrete_toy(D=3, d=2, seed=0)
+    for z in all_bits(2):
+        for i in range(3):
+            log_odds = sum(float(toy.W[i, j] * z[j]) for j in range(2)) + float(toy.b[i])
+            assert math.isclose(toy.p_x_given_z(z).mean[i], 1 / (1 + math.exp(-log_odds)))
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    "toy", [CurvedToy(), random_linear_toy(3, 2, seed=0), random_discrete_toy(3, 2, seed=0)]
+)
+def test_draws_come_from_the_generator_and_from_nothing_else(toy):
+    before = torch.get_rng_state()
+    x, z = toy.sample(50, generator=seeded(1))
+    torch.rand(1)
+    for draw, again in zip((x, z), toy.sample(50, generator=seeded(1)), strict=True):
+        assert torch.equal(draw, again)
+        assert draw.dtype == torch.float64
+    torch.set_rng_state(before)
+    toy.sample(50, generator=seeded(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(toy.sample(50, generator=seeded(2))[0], x)
+
+
+def test_curved_and_linear_draws_are_mean_plus_noise():
+    generator = seeded(1)
+    z, eps = (torch.randn(20, generator=generator, dtype=torch.float64) for _ in range(2))
+    x, drawn = CurvedToy(sigma=0.7).sample(20, generator=seeded(1))
+    assert torch.equal(drawn, z)
+    assert torch.allclose(x, z**2 + z / 4 - 1 + 0.7 * eps)
+    linear = random_linear_toy(3, 2, sigma=0.7, seed=0)
+    generator = seeded(1)
+    z, eps = (torch.randn(20, n, generator=generator, dtype=torch.float64) for n in (2, 3))
+    x, drawn = linear.sample(20, generator=seeded(1))
+    assert torch.equal(drawn, z)
+    assert torch.allclose(x, z @ linear.W.T + linear.b + 0.7 * eps)
+
+
+def test_random_toys_depend_on_their_seed_alone():
+    def parameters(toy):
+        return torch.cat([toy.W.flatten(), toy.b])
+
+    for make in (random_linear_toy, random_discrete_toy):
+        first = parameters(make(4, 3, seed=0))
+        torch.rand(1)
+        assert torch.equal(parameters(make(4, 3, seed=0)), first)
+        assert not torch.isclose(parameters(make(4, 3, seed=1)), first).any()
+    generator = seeded(0)
+    weights, b = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((4, 3), (4,)))
+    linear = random_linear_toy(4, 3, seed=0)
+    assert torch.equal(linear.W, weights)
+    assert torch.equal(linear.b, b)
+    assert linear.sigma == 0.5
+    generator = seeded(0)
+    pi = 0.2 + 0.6 * torch.rand(3, generator=generator, dtype=torch.float64)
+    weights, b = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((4, 3), (4,)))
+    for settings_, scale in (({}, 2.0), ({"scale": 0.5}, 0.5)):
+        toy = random_discrete_toy(4, 3, seed=0, **settings_)
+        assert torch.equal(toy.pi, pi)
+        assert torch.equal(toy.W, scale * weights)
+        assert torch.equal(toy.b, b)
+
+
+def test_toys_keep_float64_under_any_default():
+    for toy in (CurvedToy(), random_linear_toy(3, 2, seed=0), random_discrete_toy(3, 2, seed=0)):
+        x, z = toy.sample(2, generator=seeded(0))
+        for value in (toy.log_joint(x, z), toy.log_p_x(x), toy.p_z().mean, toy.p_z().variance):
+            assert value.dtype == torch.float64
+
+
+CURVED, LINEAR, BITS = (
+    CurvedToy(),
+    LinearToy(torch.ones(3, 2).double()),
+    random_discrete_toy(3, 2, seed=0),
+)
+WRONG = torch.zeros(2, 7)  # neither the type nor the shape
+FIT = {CURVED: (X, X), LINEAR: (randn(2, 3), randn(2, 2)), BITS: (all_bits(3), all_bits(2))}
+
+
+@pytest.mark.parametrize("toy", FIT)
+def test_the_argument_that_does_not_fit_is_named(toy):
+    x, z = FIT[toy]
+    calls = {
+        "x": (
+            lambda: toy.log_joint(WRONG, z),
+            lambda: toy.log_p_x(WRONG),
+            lambda: toy.log_posterior(z, WRONG),
+        ),
+        "z": (
+            lambda: toy.log_joint(x, WRONG),
+            lambda: toy.mean(WRONG) if toy is not BITS else toy.p_x_given_z(WRONG),
+            lambda: toy.log_posterior(WRONG, x),
+        ),
+    }
+    for name, wrong_calls in calls.items():
+        for call in wrong_calls:
+            with pytest.raises(TypeError, match=f"^{name} is of type torch.float32; a tensor"):
+                call()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CurvedToy(sigma=0.0), "^sigma is 0;"),
+        (lambda: CurvedToy(theta=randn(2, 2)), r"^theta has shape \(2, 2\); accepted is \(k,\)$"),
+        (lambda: LinearToy(randn(2)), r"^W has shape \(2,\); accepted is \(D, d\)$"),
+        (lambda: LinearToy(randn(3, 2), randn(2)), r"^b has shape \(2,\); accepted is \(3,\)$"),
+        (lambda: LinearToy(randn(3, 2), sigma=-1.0), "^sigma is -1;"),
+        (
+            lambda: DiscreteToy(randn(2, 2), randn(3, 2), randn(3)),
+            r"^pi has shape \(2, 2\); accepted is \(d,\)$",
+        ),
+        (
+            lambda: DiscreteToy(torch.tensor([0.0, 0.5]).double(), randn(3, 2), randn(3)),
+            "^pi is .*strictly between 0 and 1 are accepted$",
+        ),
+        (
+            lambda: DiscreteToy(torch.tensor([1.0, 0.5]).double(), randn(3, 2), randn(3)),
+            "^pi is .*strictly between 0 and 1 are accepted$",
+        ),
+        (
+            lambda: DiscreteToy(BITS.pi, randn(3, 4), randn(3)),
+            r"^W has shape \(3, 4\); accepted is \(D, 2\)$",
+        ),
+        (
+            lambda: DiscreteToy(BITS.pi, randn(3, 2), randn(4)),
+            r"^b has shape \(4,\); accepted is \(3,\)$",
+        ),
+    ],
+)
+def test_the_parameter_that_does_not_fit_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_twenty_bits_can_be_enumerated():
+    assert all_bits(20).shape == (2**20, 20)
+    assert DiscreteToy(torch.full((20,), 0.5).double(), randn(1, 20), randn(1)).d == 20
+
+
 def test_bits_are_counted_in_order():
     assert all_bits(2).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
     with pytest.raises(ValueError, match="1 to 20 bits"):
