@@ -5,7 +5,9 @@ model's weights are handed over as float16. The same object lives in a notebook,
 are Python values, and in the built page, which needs neither kernel nor network.
 """
 
+from evidence.live.bound import Bound
 from evidence.live.code_space import CodeSpace
 from evidence.live.figure import LiveFigure
+from evidence.live.jensen import Jensen
 
-__all__ = ["CodeSpace", "LiveFigure"]
+__all__ = ["Bound", "CodeSpace", "Jensen", "LiveFigure"]

@@ -1,10 +1,6 @@
 // The plane of an autoencoder's codes, a point that the reader moves, and what it decodes to.
 
 const GRID = 65535;
-const KEY_STEP = 0.01; // of the plane's width; ten times as much with Shift
-const GLIDE_MS = 600;
-const SPEAK_AFTER_MS = 400;
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 // The training codes, and the nearest of them to a point.
 function readCodes(model) {
@@ -55,7 +51,7 @@ function render({ model, el }) {
 
   // What is on the page.
   const dots = element("canvas", { class: "cs-dots" });
-  const ticks = svgElement("g", { class: "cs-ticks" });
+  const ticks = svgElement("g", { class: "live-ticks" });
   const circle = svgElement("circle", { class: "cs-circle" });
   const thread = svgElement("line", { class: "cs-thread" });
   const ring = svgElement("circle", { class: "cs-ring", r: 5.5 });
@@ -70,13 +66,13 @@ function render({ model, el }) {
     // All arrow keys work on the first; the second is there for who reaches it otherwise.
     tabindex: axis ? "-1" : "0",
   }));
-  const handle = element("div", { class: "cs-handle" }, ...sliders);
+  const handle = element("div", { class: "live-handle" }, ...sliders);
   const surface = element(
-    "div", { class: "cs-plane", role: "group", "aria-label": "Plane of codes" },
-    element("div", { class: "cs-drawing", "aria-hidden": "true" }, dots, overlay), handle,
+    "div", { class: "live-plane cs-plane", role: "group", "aria-label": "Plane of codes" },
+    element("div", { class: "live-drawing", "aria-hidden": "true" }, dots, overlay), handle,
   );
   const jumps = element(
-    "div", { class: "cs-jumps", role: "group", "aria-label": "Jump to" },
+    "div", { class: "live-jumps cs-jumps", role: "group", "aria-label": "Jump to" },
     element("span", { "aria-hidden": "true" }, "Jump to a typical"),
     ...names.map((name) => element(
       "button", { type: "button", class: "cs-class", "aria-label": `Jump to a typical ${name}` },
@@ -90,9 +86,9 @@ function render({ model, el }) {
     class: name, width: size, height: size, role: "img", "aria-label": "Decoded image",
   }));
   const neighbourText = element("div", {});
-  const codeText = element("span", { class: "cs-number" });
-  const distanceText = element("span", { class: "cs-number" });
-  const verdict = element("div", { class: "cs-verdict" });
+  const codeText = element("span", { class: "live-number" });
+  const distanceText = element("span", { class: "live-number" });
+  const verdict = element("div", { class: "live-verdict" });
   const level = element("div", { class: "cs-level" });
   const gauge = element(
     "div", {
@@ -105,29 +101,29 @@ function render({ model, el }) {
   const root = element(
     "div", { class: "live-root", role: "group", "aria-label": "Code space of the autoencoder" },
     element(
-      "div", { class: "cs-grid" },
+      "div", { class: "live-grid cs-grid" },
       surface,
       element(
-        "div", { class: "cs-side" },
-        element("div", { class: "cs-heading" }, "Decoded at the point"),
+        "div", { class: "live-side" },
+        element("div", { class: "live-heading" }, "Decoded at the point"),
         element(
           "div", { class: "cs-pictures" }, image,
           element("div", { class: "cs-inset" }, neighbour, neighbourText),
         ),
-        element("div", { class: "cs-reading" }, element("span", {}, "code z"), codeText),
+        element("div", { class: "live-reading" }, element("span", {}, "code z"), codeText),
         element(
-          "div", { class: "cs-reading" },
+          "div", { class: "live-reading" },
           element("span", {}, "nearest code"), distanceText,
         ),
         gauge, verdict,
         element(
-          "div", { class: "cs-note" },
+          "div", { class: "live-note" },
           `Mark: 99\u00a0% of the training codes have another one within ${number(far)}.`,
         ),
       ),
       jumps,
       element(
-        "div", { class: "cs-note" },
+        "div", { class: "live-note" },
         "Drag the point, or focus it and press the arrow keys (with Shift for longer steps).",
       ),
     ),
@@ -148,13 +144,6 @@ function render({ model, el }) {
     plane.left + (x / width) * plane.width,
     plane.bottom + (1 - y / width) * plane.width,
   ]);
-  const placeOf = (event) => {
-    const box = surface.getBoundingClientRect();
-    return [
-      event.clientX - box.left - surface.clientLeft,
-      event.clientY - box.top - surface.clientTop,
-    ];
-  };
   const inPlane = ([x, y]) => [
     Math.min(Math.max(x, plane.left), plane.left + plane.width),
     Math.min(Math.max(y, plane.bottom), plane.bottom + plane.width),
@@ -182,7 +171,11 @@ function render({ model, el }) {
       context.fill();
     }
     overlay.setAttribute("viewBox", `0 0 ${width} ${width}`);
-    drawTicks();
+    const axis = (i, name) => {
+      const low = i ? plane.bottom : plane.left;
+      return { low, high: low + plane.width, place: (tick) => toScreen([tick, tick])[i], name };
+    };
+    drawAxes(ticks, width, width, axis(0, "z\u2081"), axis(1, "z\u2082"));
     numerals.replaceChildren(...model.get("numerals").map((place, i) => {
       const [x, y] = toScreen(place);
       const numeral = svgElement("text", { x, y, dy: "0.36em" });
@@ -192,42 +185,11 @@ function render({ model, el }) {
     classButtons.forEach((button, i) => button.style.setProperty("--cs-color", colors[i]));
     show(point);
   }
-  function drawTicks() {
-    const made = [];
-    for (const axis of [0, 1]) {
-      const low = axis ? plane.bottom : plane.left;
-      const round = roundTicks(low, low + plane.width, 6);
-      for (const tick of round.ticks) {
-        const place = toScreen([tick, tick])[axis];
-        const line = axis
-          ? { x1: 0, x2: width, y1: place, y2: place }
-          : { x1: place, x2: place, y1: 0, y2: width };
-        made.push(svgElement("line", line));
-        // Numbers that would touch the corner, or the other axis's name, are left out.
-        if (place < 26 || place > width - 26) continue;
-        const label = svgElement("text", axis
-          ? { x: 5, y: place, dy: "-0.3em" }
-          : { x: place, y: width - 5, dx: 3 });
-        label.textContent = formatNumber(tick, round.digits);
-        made.push(label);
-      }
-    }
-    for (const [name, place] of [
-      ["z\u2081", { x: width - 7, y: width - 6, class: "cs-axis", "text-anchor": "end" }],
-      ["z\u2082", { x: 6, y: 15, class: "cs-axis" }],
-    ]) {
-      const label = svgElement("text", place);
-      label.textContent = name;
-      made.push(label);
-    }
-    ticks.replaceChildren(...made);
-  }
 
   // What changes as the point moves.
   let point = inPlane(model.get("point"));
   let shownNeighbour = -1;
   let shownInk = "";
-  let speaking = 0;
   function show(next) {
     point = next;
     if (!width) return;
@@ -261,80 +223,39 @@ function render({ model, el }) {
       slider.value = point[axis];
       slider.setAttribute("aria-valuetext", `code ${code}`);
     });
-    clearTimeout(speaking);
-    speaking = setTimeout(() => {
-      status.textContent = `code ${code}, nearest training code ${number(distance)} away, `
-        + `looks like its class ${name}; ${verdict.textContent.toLowerCase()}`;
+    speaker.say(() => {
       image.setAttribute("aria-label", `Image decoded at the code ${code}`);
-    }, SPEAK_AFTER_MS);
+      return `code ${code}, nearest training code ${number(distance)} away, `
+        + `looks like its class ${name}; ${verdict.textContent.toLowerCase()}`;
+    });
   }
   function moveTo(next) {
-    cancelAnimationFrame(gliding);
+    glider.stop();
     show(inPlane(next));
     tell();
   }
-  function tell() {
-    model.set("point", [...point]);
-    model.save_changes();
-  }
-
-  let gliding = 0;
-  function glideTo(goal) {
-    if (prefersStillness()) {
-      moveTo(goal);
-      return;
-    }
-    cancelAnimationFrame(gliding);
-    const start = [...point];
-    const began = performance.now();
-    const frame = (now) => {
-      const time = Math.min(1, Math.max(0, now - began) / GLIDE_MS);
-      const eased = time * time * (3 - 2 * time);
-      show(inPlane(start.map((from, axis) => from + eased * (goal[axis] - from))));
-      if (time < 1) gliding = requestAnimationFrame(frame);
-      else tell();
-    };
-    gliding = requestAnimationFrame(frame);
-  }
+  const teller = makeTeller(model, ["point"], () => {
+    glider.stop();
+    show(inPlane(model.get("point")));
+  });
+  const tell = () => teller.tell({ point: [...point] });
+  const speaker = makeSpeaker(status);
+  const glider = makeGlider(show, tell);
+  const glideTo = (goal) => glider.glide(point, inPlane(goal));
 
   // The reader's hand.
-  let grip = null; // where, relative to the point's centre, the pointer holds it
-  surface.addEventListener("pointerdown", (event) => {
-    const onHandle = handle.contains(event.target);
-    // A finger beside the point may be about to scroll the page; if it only taps, `click` follows.
-    if (event.button !== 0 || (event.pointerType === "touch" && !onHandle)) return;
-    event.preventDefault();
-    surface.setPointerCapture(event.pointerId);
-    const place = placeOf(event);
-    const held = onHandle ? toScreen(point) : place;
-    grip = place.map((coordinate, axis) => coordinate - held[axis]);
-    surface.classList.add("cs-held");
-    sliders[0].focus({ preventScroll: true });
-    moveTo(toCode(held));
-  });
-  surface.addEventListener("pointermove", (event) => {
-    if (grip) moveTo(toCode(placeOf(event).map((coordinate, axis) => coordinate - grip[axis])));
-  });
-  for (const type of ["pointerup", "pointercancel", "lostpointercapture"]) {
-    surface.addEventListener(type, () => {
-      grip = null;
-      surface.classList.remove("cs-held");
-    });
-  }
-  surface.addEventListener("click", (event) => {
-    if (event.pointerType === "touch" && !handle.contains(event.target)) {
-      glideTo(toCode(placeOf(event)));
-    }
+  const hand = {
+    node: handle,
+    input: sliders[0],
+    place: () => toScreen(point),
+    moveTo: (place) => moveTo(toCode(place)),
+  };
+  makeDraggable(surface, [hand], {
+    choose: () => hand,
+    tap: (place) => glideTo(toCode(place)),
   });
   sliders.forEach((slider, axis) => {
-    slider.addEventListener("keydown", (event) => {
-      const arrow = ARROWS[event.key];
-      if (!arrow || event.ctrlKey || event.altKey || event.metaKey) return;
-      event.preventDefault();
-      event.stopPropagation(); // to a notebook, arrow keys mean other cells
-      const step = plane.width * KEY_STEP * (event.shiftKey ? 10 : 1);
-      moveTo(point.map((from, i) => from + step * arrow[i]));
-    });
+    onArrowKeys(slider, (step) => moveTo(point.map((from, i) => from + plane.width * step[i])));
     // Home, End, the page keys, and what a screen reader does to a slider.
     slider.addEventListener("input", () => {
       moveTo(point.map((from, i) => (i === axis ? Number(slider.value) : from)));
@@ -346,34 +267,20 @@ function render({ model, el }) {
   let hole = 0;
   holeButton.addEventListener("click", () => glideTo(holes[hole++ % holes.length]));
 
-  // What comes from outside.
-  const onPoint = () => {
-    const told = model.get("point");
-    if (told[0] !== point[0] || told[1] !== point[1]) moveOnlyHere(told);
-  };
-  const moveOnlyHere = (told) => {
-    cancelAnimationFrame(gliding);
-    show(inPlane(told));
-  };
-  model.on("change:point", onPoint);
   const resizing = new ResizeObserver(() => {
     if (surface.clientWidth !== width) drawBackground();
   });
   resizing.observe(surface);
-  onThemeChange(drawBackground, signal);
+  followTheme(root, drawBackground, signal);
   drawBackground();
 
   return () => {
     controller.abort();
     resizing.disconnect();
-    model.off("change:point", onPoint);
-    cancelAnimationFrame(gliding);
-    clearTimeout(speaking);
+    teller.leave();
+    glider.stop();
+    speaker.hush();
   };
-}
-
-function setAttributes(node, attributes) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
 }
 
 export { makeNetwork };

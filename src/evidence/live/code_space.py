@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +11,13 @@ import numpy as np
 import torch
 import traitlets as t
 from matplotlib.colors import to_hex
+from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import Delaunay, QhullError, Voronoi, cKDTree
 from torch import Tensor, nn
 
-from evidence.live.figure import LiveFigure, read_script, read_style
-from evidence.plotting import CLASS_COLORS, INK, PAPER, WIDTH
+from evidence.live.figure import LiveFigure, blank_picture, png, read_script, read_style
+from evidence.plotting import CLASS_COLORS, INK, PAPER
 
 __all__ = ["CodeSpace", "decoder_layers", "largest_holes"]
 
@@ -219,12 +219,7 @@ class CodeSpace(LiveFigure):
 
     def picture(self) -> bytes:
         """Return a PNG of the plane and the decoded image as they stand."""
-        # Drawn on the Figure itself: pyplot would keep it, and show it a second time.
-        from matplotlib.figure import Figure
-        from matplotlib.patheffects import withStroke
-        from PIL import Image
-
-        figure = Figure(figsize=(WIDTH, 4.5), layout="constrained", facecolor=PAPER)
+        figure = blank_picture(height=4.5)
         left, right = figure.subplots(1, 2, width_ratios=(1.55, 1))
         shown, classes = self._kept_codes[: self.drawn], self._kept_classes[: self.drawn]
         colors = np.array(self.colors["light"])[classes]
@@ -249,12 +244,7 @@ class CodeSpace(LiveFigure):
             xticks=[], yticks=[], title="Decoded at the point",
             xlabel=f"nearest training code:\n{distance:.3g} away, class {name}",
         )  # fmt: skip
-        drawn, smaller = io.BytesIO(), io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=120)
-        # A palette suffices for it, and takes a third of the bytes.
-        picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        picture.save(smaller, format="png", optimize=True)
-        return smaller.getvalue()
+        return png(figure)
 
 
 def decoder_layers(decoder: nn.Module, outputs: int) -> tuple[list[dict[str, Any]], bytes]:

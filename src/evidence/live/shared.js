@@ -1,5 +1,10 @@
 // What every live figure uses. Python puts this text in front of a figure's own module.
 
+const KEY_STEP = 0.01; // of a range; ten times as much with Shift
+const GLIDE_MS = 600;
+const SPEAK_AFTER_MS = 400;
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+
 // Make an element; properties that are no attribute of HTML are set as properties.
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -16,6 +21,10 @@ function svgElement(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   made.append(...children);
   return made;
+}
+
+function setAttributes(node, attributes) {
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
 }
 
 // Bytes come as a DataView; numbers in them are little-endian.
@@ -132,6 +141,213 @@ function onThemeChange(callback, signal) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", callback, { signal });
 }
 
+// Mark a figure that stands on a dark page, and have it drawn again when that changes.
+function followTheme(root, redraw, signal) {
+  const mark = () => root.classList.toggle("live-dark", isDark(root));
+  mark();
+  onThemeChange(() => {
+    mark();
+    redraw();
+  }, signal);
+}
+
 function prefersStillness() {
   return matchMedia("(prefers-reduced-motion: reduce)").matches;
+}
+
+// Take numbers to others, smoothly where motion is welcome; `tell` is called once they are there.
+function makeGlider(show, tell) {
+  let frame = 0;
+  const stop = () => cancelAnimationFrame(frame);
+  const glide = (start, goal) => {
+    stop();
+    if (prefersStillness()) {
+      show(goal);
+      tell();
+      return;
+    }
+    const began = performance.now();
+    const step = (now) => {
+      const time = Math.min(1, Math.max(0, now - began) / GLIDE_MS);
+      if (time === 1) {
+        show(goal);
+        tell();
+        return;
+      }
+      const eased = time * time * (3 - 2 * time);
+      show(start.map((from, i) => from + eased * (goal[i] - from)));
+      frame = requestAnimationFrame(step);
+    };
+    frame = requestAnimationFrame(step);
+  };
+  return { glide, stop };
+}
+
+// Keep the widget's values and a figure's alike: `tell({name: value})` sets them, and `hear` is
+// called when they were set elsewhere.
+function makeTeller(model, names, hear) {
+  let isTelling = false; // one value after another: between them, they are not those of the figure
+  const listen = () => {
+    if (!isTelling) hear();
+  };
+  for (const name of names) model.on(`change:${name}`, listen);
+  return {
+    tell: (values) => {
+      isTelling = true;
+      for (const [name, value] of Object.entries(values)) model.set(name, value);
+      isTelling = false;
+      model.save_changes();
+    },
+    leave: () => {
+      for (const name of names) model.off(`change:${name}`, listen);
+    },
+  };
+}
+
+// Say what a figure shows to who listens, once it rests.
+function makeSpeaker(status) {
+  let waiting = 0;
+  const hush = () => clearTimeout(waiting);
+  const say = (text) => {
+    hush();
+    waiting = setTimeout(() => {
+      status.textContent = text();
+    }, SPEAK_AFTER_MS);
+  };
+  return { say, hush };
+}
+
+// Call back with a step to the right and one upwards, as fractions of a range.
+function onArrowKeys(input, move) {
+  input.addEventListener("keydown", (event) => {
+    const arrow = ARROWS[event.key];
+    if (!arrow || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation(); // to a notebook, arrow keys mean other cells
+    const step = KEY_STEP * (event.shiftKey ? 10 : 1);
+    move(arrow.map((direction) => step * direction));
+  });
+}
+
+// A slider with its name before it and its value behind, which `show(number, text)` sets.
+function makeControl({ name, label, low, high }, move) {
+  const input = element("input", {
+    type: "range", step: "any", min: low, max: high, "aria-label": label,
+  });
+  const value = element("span", { class: "live-number", "aria-hidden": "true" });
+  let current = low;
+  const moveTo = (next) => move(Math.min(Math.max(next, low), high));
+  onArrowKeys(input, ([right, up]) => moveTo(current + (right + up) * (high - low)));
+  // Home, End, the page keys, a pointer, and what a screen reader does to a slider.
+  input.addEventListener("input", () => moveTo(Number(input.value)));
+  const show = (next, text) => {
+    current = next;
+    input.value = next;
+    input.setAttribute("aria-valuetext", text);
+    value.textContent = text;
+  };
+  const node = element(
+    "div", { class: "live-control" }, element("span", { "aria-hidden": "true" }, name), input, value,
+  );
+  return { node, input, show };
+}
+
+// A name with what it means in the picture (a class that draws its key), and a number.
+function makeReading(name, key = "") {
+  const value = element("span", { class: "live-number" });
+  const node = element(
+    "div", { class: "live-reading" },
+    element("span", {}, ...(key ? [element("span", { class: `live-key ${key}` })] : []), name), value,
+  );
+  return { node, show: (text) => { value.textContent = text; } };
+}
+
+// Let a mouse, a pen or a finger move handles within a surface. Each of `handles` has its `node`,
+// the `input` that does the same for the keyboard, `place()`, where its centre is on the surface,
+// and `moveTo(place)`. A press beside them brings the handle that `choose(place)` gives, and so
+// does a tap, by `tap(place)`: a finger beside them may be about to scroll the page.
+function makeDraggable(surface, handles, { choose, tap }) {
+  const isHandle = (node) => handles.some((handle) => handle.node.contains(node));
+  const placeOf = (event) => {
+    const box = surface.getBoundingClientRect();
+    return [
+      event.clientX - box.left - surface.clientLeft,
+      event.clientY - box.top - surface.clientTop,
+    ];
+  };
+  // Handles may lie on one another: the nearest is meant, of equally near ones the first.
+  const nearest = (place) => {
+    const distances = handles.map((handle) => Math.hypot(...minus(handle.place(), place)));
+    return handles[distances.indexOf(Math.min(...distances))];
+  };
+  for (const { node, input } of handles) {
+    input.addEventListener("focus", () => node.classList.add("live-focused"));
+    input.addEventListener("blur", () => node.classList.remove("live-focused"));
+  }
+  let held = null;
+  let grip = null; // where, relative to its centre, the pointer holds the handle
+  surface.addEventListener("pointerdown", (event) => {
+    const onHandle = isHandle(event.target);
+    if (held || event.button !== 0 || (event.pointerType === "touch" && !onHandle)) return;
+    event.preventDefault();
+    surface.setPointerCapture(event.pointerId);
+    const place = placeOf(event);
+    held = onHandle ? nearest(place) : choose(place);
+    const centre = onHandle ? held.place() : place;
+    grip = minus(place, centre);
+    surface.classList.add("live-held");
+    held.input.focus({ preventScroll: true });
+    held.moveTo(centre);
+  });
+  surface.addEventListener("pointermove", (event) => {
+    if (held) held.moveTo(minus(placeOf(event), grip));
+  });
+  for (const type of ["pointerup", "pointercancel", "lostpointercapture"]) {
+    surface.addEventListener(type, () => {
+      held = null;
+      surface.classList.remove("live-held");
+    });
+  }
+  surface.addEventListener("click", (event) => {
+    if (event.pointerType === "touch" && !isHandle(event.target)) tap(placeOf(event));
+  });
+  // A drag that ends with speed counts as a fling even where `touch-action` forbids scrolling, and
+  // the browser takes the next tap as one that stops the fling: it would come without a click.
+  for (const { node } of handles) {
+    node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+  }
+}
+
+function minus(a, b) {
+  return a.map((coordinate, i) => coordinate - b[i]);
+}
+
+// Draw lines at round numbers, and the numbers at the edges, of a plane of this width and height.
+// Axes are the horizontal one, then perhaps the vertical one; each has its ends, `place(number)` on
+// the screen, and a name.
+function drawAxes(group, width, height, ...axes) {
+  const made = [];
+  for (const [axis, { low, high, place, name, count = 6 }] of axes.entries()) {
+    const extent = axis ? height : width;
+    const round = roundTicks(low, high, count);
+    for (const tick of round.ticks) {
+      const at = place(tick);
+      made.push(svgElement("line", axis
+        ? { x1: 0, x2: width, y1: at, y2: at }
+        : { x1: at, x2: at, y1: 0, y2: height }));
+      // Numbers that would touch the corner, or the other axis's name, are left out.
+      if (at < 26 || at > extent - (axis ? 26 : 10 + 9 * name.length)) continue;
+      const label = svgElement("text", axis
+        ? { x: 5, y: at, dy: "-0.3em" }
+        : { x: at, y: height - 5, dx: 3 });
+      label.textContent = formatNumber(tick, round.digits);
+      made.push(label);
+    }
+    const label = svgElement("text", axis
+      ? { x: 6, y: 15, class: "live-axis" }
+      : { x: width - 7, y: height - 6, class: "live-axis", "text-anchor": "end" });
+    label.textContent = name;
+    made.push(label);
+  }
+  group.replaceChildren(...made);
 }
