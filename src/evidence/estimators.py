@@ -140,7 +140,7 @@ def score_function(
     """
     q, z = _draw(family, phi, num_samples, generator)
     value = _values(f, z, phi)
-    return ((value - baseline).detach() * q.log_prob(z) + value).mean(0)
+    return _score_surrogate(q, z, value, baseline)
 
 
 def score_function_mean_baseline(
@@ -154,7 +154,7 @@ def score_function_mean_baseline(
     _at_least_two(num_samples)
     q, z = _draw(family, phi, num_samples, generator)
     value = _values(f, z, phi)
-    return ((value - value.mean(0)).detach() * q.log_prob(z) + value).mean(0)
+    return _score_surrogate(q, z, value, value.mean(0))
 
 
 def score_function_leave_one_out(
@@ -169,7 +169,7 @@ def score_function_leave_one_out(
     q, z = _draw(family, phi, num_samples, generator)
     value = _values(f, z, phi)
     others = (value.sum(0) - value) / (num_samples - 1)
-    return ((value - others).detach() * q.log_prob(z) + value).mean(0)
+    return _score_surrogate(q, z, value, others)
 
 
 def pathwise(
@@ -656,6 +656,10 @@ def _draw(
     shape = (_positive_count("num_samples", num_samples),)
     with drawing_from(generator):
         return q, q.rsample(shape) if reparameterized else q.sample(shape)
+
+
+def _score_surrogate(q: Distribution, z: Tensor, value: Tensor, baseline: float | Tensor) -> Tensor:
+    return ((value - baseline).detach() * q.log_prob(z) + value).mean(0)
 
 
 def _values(f: Integrand, z: Tensor, phi: Tensor) -> Tensor:

@@ -98,8 +98,6 @@ function findOptima(toy, x, everyZ, densities, inRange) {
 }
 
 function render({ model, el }) {
-  const controller = new AbortController();
-  const { signal } = controller;
   const toy = makeToy(model.get("theta"), model.get("noise"), model.get("grid"));
   const [zRange, xRange, sigmaRange, nats] = (
     ["z_range", "x_range", "sigma_range", "nats"].map((name) => model.get(name))
@@ -201,10 +199,7 @@ function render({ model, el }) {
     ),
     status,
   );
-  if (model.get("caption")) {
-    root.append(element("div", { class: "live-caption" }, model.get("caption")));
-  }
-  el.replaceChildren(root);
+  mount(model, el, root);
 
   // From numbers to places on the screen, and back.
   let [width, height, tallest] = [0, 0, 1];
@@ -335,16 +330,10 @@ function render({ model, el }) {
     tap: (place) => glider.glide(values, inRange(middle(place))),
   });
 
-  const resizing = new ResizeObserver(() => {
-    if (surface.clientWidth !== width) drawBackground();
-  });
-  resizing.observe(surface);
-  followTheme(root, drawBackground, signal);
-  drawBackground();
+  const stopDrawing = keepDrawn(root, surface, drawBackground);
 
   return () => {
-    controller.abort();
-    resizing.disconnect();
+    stopDrawing();
     teller.leave();
     glider.stop();
     speaker.hush();

@@ -36,8 +36,6 @@ function drawImage(canvas, values, ink) {
 }
 
 function render({ model, el }) {
-  const controller = new AbortController();
-  const { signal } = controller;
   const plane = model.get("plane");
   const size = model.get("size");
   const names = model.get("class_names");
@@ -129,10 +127,7 @@ function render({ model, el }) {
     ),
     status,
   );
-  if (model.get("caption")) {
-    root.append(element("div", { class: "live-caption" }, model.get("caption")));
-  }
-  el.replaceChildren(root);
+  mount(model, el, root);
 
   // From codes to places on the screen, and back.
   let width = 0;
@@ -267,16 +262,10 @@ function render({ model, el }) {
   let hole = 0;
   holeButton.addEventListener("click", () => glideTo(holes[hole++ % holes.length]));
 
-  const resizing = new ResizeObserver(() => {
-    if (surface.clientWidth !== width) drawBackground();
-  });
-  resizing.observe(surface);
-  followTheme(root, drawBackground, signal);
-  drawBackground();
+  const stopDrawing = keepDrawn(root, surface, drawBackground);
 
   return () => {
-    controller.abort();
-    resizing.disconnect();
+    stopDrawing();
     teller.leave();
     glider.stop();
     speaker.hush();

@@ -19,8 +19,6 @@ function judge([first, second], weight, gap) {
 }
 
 function render({ model, el }) {
-  const controller = new AbortController();
-  const { signal } = controller;
   const [lowest, highest] = [model.get("lowest"), model.get("highest")];
   const number = (value) => formatNumber(value, DIGITS);
   const inRange = ([first, second, weight]) => [
@@ -108,10 +106,7 @@ function render({ model, el }) {
     ),
     status,
   );
-  if (model.get("caption")) {
-    root.append(element("div", { class: "live-caption" }, model.get("caption")));
-  }
-  el.replaceChildren(root);
+  mount(model, el, root);
 
   // From numbers to places on the screen, and back.
   let [width, height] = [0, 0];
@@ -245,16 +240,10 @@ function render({ model, el }) {
     tap: (place) => glider.glide(values, inRange(nearerPoint(place).goal(place))),
   });
 
-  const resizing = new ResizeObserver(() => {
-    if (surface.clientWidth !== width) drawBackground();
-  });
-  resizing.observe(surface);
-  followTheme(root, drawBackground, signal);
-  drawBackground();
+  const stopDrawing = keepDrawn(root, surface, drawBackground);
 
   return () => {
-    controller.abort();
-    resizing.disconnect();
+    stopDrawing();
     teller.leave();
     glider.stop();
     speaker.hush();

@@ -151,6 +151,35 @@ function followTheme(root, redraw, signal) {
   }, signal);
 }
 
+// Put a figure, with its caption below, in the place of what is there.
+function mount(model, el, root) {
+  if (model.get("caption")) {
+    root.append(element("div", { class: "live-caption" }, model.get("caption")));
+  }
+  el.replaceChildren(root);
+}
+
+// Draw a figure now, and again when its surface gets another width or the page other colours, until
+// the function that is returned is called.
+function keepDrawn(root, surface, draw) {
+  const controller = new AbortController();
+  let width = 0;
+  const redraw = () => {
+    width = surface.clientWidth;
+    draw();
+  };
+  const resizing = new ResizeObserver(() => {
+    if (surface.clientWidth !== width) redraw();
+  });
+  resizing.observe(surface);
+  followTheme(root, redraw, controller.signal);
+  redraw();
+  return () => {
+    controller.abort();
+    resizing.disconnect();
+  };
+}
+
 function prefersStillness() {
   return matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
