@@ -1,7 +1,18 @@
 """Settings of all tests."""
 
+import pytest
 from hypothesis import settings
 
 # A slow machine is no failure of the code. The same examples on every run, so a failure comes back.
 settings.register_profile("book", deadline=None, derandomize=True)
 settings.load_profile("book")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser."""
+    # Here, as only browser tests are to load Playwright.
+    from browser import launched
+
+    with launched() as browser:
+        yield browser

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import Record, axe_violations, launched, served
+from browser import Record, axe_violations, served
 from small_book import SmallBook, code, equation
 
 pytestmark = pytest.mark.browser
@@ -81,12 +81,6 @@ def server(tmp_path_factory):
     assert result.returncode == 0, result.stdout + result.stderr
     with served(book.root / "_build" / "html") as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from browser import axe_violations, launched, served
+from browser import axe_violations, served
 from live_window import FIRST, Finger, Window, windows
 from small_book import SmallBook, code
 
@@ -46,12 +46,6 @@ def site(tmp_path_factory):
 def server(site):
     with served(site) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with launched() as browser:
-        yield browser
 
 
 class Reader(Window):
