@@ -22,7 +22,6 @@ from evidence.provenance import (
     cache_dir,
     fingerprint,
     module_hash,
-    source_hash,
 )
 
 scale = 1.0
@@ -222,30 +221,6 @@ def test_what_cannot_be_read_is_refused(value):
         fingerprint(value)
     with pytest.raises(FingerprintError, match=r"reached from .*loss"):
         fingerprint(loss)
-
-
-def test_the_source_hash_covers_names_and_contents_of_python_files(tmp_path):
-    def write(folder, files):
-        for name, text in files.items():
-            path = tmp_path / folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return source_hash(tmp_path / folder)
-
-    base = {"a.py": "1", "sub/b.py": "2"}
-    first = write("one", base)
-    assert first == write("two", base | {"notes.txt": "x", "sub/figure.js": "y"})
-    others = [{"a.py": "12", "sub/b.py": ""}, {"a.py": "1", "sub/c.py": "2"}, base | {"c.py": ""}]
-    hashes = {write(f"other {i}", files) for i, files in enumerate(others)}
-    assert len(hashes | {first}) == 4
-
-
-def test_the_source_hash_is_that_of_this_package():
-    import evidence
-
-    folder = Path(evidence.__file__).parent
-    assert (folder / "provenance.py").exists()
-    assert source_hash() == source_hash(folder)
 
 
 @pytest.fixture

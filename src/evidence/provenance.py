@@ -1,9 +1,9 @@
 """Where a stored result comes from: the code, the arguments and the data that it depends on.
 
 A stored result may be used again only if nothing that it depends on has changed. This module turns
-those things into hashes: `source_hash` for all of the book's own code, `module_hash` for one module
-and what it imports, `fingerprint` for one value (data, a model, a loss function with everything it
-refers to). `cache_dir` is where results are stored.
+those things into hashes: `module_hash` for one module of this package and what it imports,
+`fingerprint` for one value (data, a model, a loss function with everything it refers to).
+`cache_dir` is where results are stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import platformdirs
 import torch
 from torch import nn
 
-__all__ = ["FingerprintError", "cache_dir", "fingerprint", "module_hash", "source_hash"]
+__all__ = ["FingerprintError", "cache_dir", "fingerprint", "module_hash"]
 
 PACKAGE = Path(__file__).parent
 LIBRARIES = tuple(
@@ -65,30 +65,6 @@ def cache_dir() -> Path:
     if not folder.is_absolute():
         raise ValueError(f"EVIDENCE_CACHE is {named!r}; it must be an absolute path")
     return folder
-
-
-def source_hash(folder: Path = PACKAGE) -> str:
-    """Hash the names and contents of all Python files below a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder of this package by default.
-
-    Returns
-    -------
-    str
-        SHA-256 in hexadecimal. It does not depend on where the folder lies.
-    """
-    files = sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix())
-    return _combine(
-        "source",
-        *(
-            part
-            for path in files
-            for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes())
-        ),
-    ).hex()
 
 
 def module_hash(name: str) -> str:
