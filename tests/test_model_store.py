@@ -15,6 +15,7 @@ from torch import nn
 from evidence import model_store
 from evidence.model_store import DamagedModelWarning, model_key, train_once
 from evidence.models import Autoencoder, squared_error
+from evidence.objectives import warm_up
 from evidence.training import adam
 
 beta = 1.0
@@ -132,6 +133,8 @@ CHANGES = {
     "optimizer": lambda: {"optimizer": torch.optim.Adam},
     "learning rate": lambda: {"optimizer": partial(adam, lr=1e-2)},
     "schedule": lambda: {"schedule": partial(torch.optim.lr_scheduler.StepLR, step_size=1)},
+    "loss schedule": lambda: {"loss_schedules": {"beta": warm_up(2.0)}},
+    "slower loss schedule": lambda: {"loss_schedules": {"beta": warm_up(3.0)}},
     "no evaluation": lambda: {"evaluate": None},
     "autocast": lambda: {"autocast": torch.bfloat16},
 }  # fmt: skip
@@ -232,6 +235,7 @@ import hashlib, os, sys, time
 import torch
 from evidence.model_store import train_once
 from evidence.models import Autoencoder, squared_error
+from evidence.objectives import warm_up
 
 def evaluate(model):
     with open(os.environ["LOG"], "a") as log:

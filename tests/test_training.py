@@ -216,6 +216,49 @@ def test_a_schedule_is_stepped_after_each_epoch():
     assert rates == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
 
 
+def rising(epochs_done):
+    return 1.0 + epochs_done
+
+
+def halving(epochs_done):
+    return 0.5**epochs_done
+
+
+def scheduled_loss(model, batch, generator, *, weight=1.0, other=0.0):
+    error, terms = noisy_loss(model, batch, generator)
+    return weight * error + other * terms["size"], terms
+
+
+def test_scheduled_arguments_follow_the_epochs_done_with_their_fractions():
+    seen = []
+
+    def loss(model, batch, generator, **settings):
+        seen.append(settings)
+        return plain_loss(model, batch, generator)
+
+    train(
+        nn.Linear(3, 3), rows(10), loss, epochs=2, batch_size=4,
+        loss_schedules={"weight": rising, "other": halving},
+    )  # fmt: skip
+    times = [0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3]
+    assert [settings["weight"] for settings in seen] == pytest.approx([1 + t for t in times])
+    assert [settings["other"] for settings in seen] == pytest.approx([0.5**t for t in times])
+    assert all(set(settings) == {"weight", "other"} for settings in seen)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "1"])
+def test_a_schedule_that_gives_no_finite_number_is_refused(value):
+    def schedule(epochs_done):
+        return value if epochs_done >= 1 else 0.5
+
+    model, good = Noisy(), Noisy()
+    arguments = {"loss": scheduled_loss, "batch_size": 25}
+    train(good, rows(), epochs=1, loss_schedules={"weight": lambda t: 0.5}, **arguments)
+    with pytest.raises(ValueError, match=r"loss_schedules\['weight'\] returned .* after 1 epochs"):
+        train(model, rows(), epochs=3, loss_schedules={"weight": schedule}, **arguments)
+    assert same(weights(model), weights(good))
+
+
 def test_frozen_parameters_are_not_handed_to_the_optimizer():
     model = Noisy()
     model.offset.requires_grad_(False)
@@ -451,6 +494,24 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(
     assert history.evaluations == expected.evaluations
 
 
+@pytest.mark.parametrize("stop_in_step", [1, 8, 18])
+def test_a_resumed_run_goes_on_with_its_scheduled_arguments(tmp_path, monkeypatch, stop_in_step):
+    options = {"loss": scheduled_loss, "loss_schedules": {"weight": rising, "other": halving}}
+    whole, plain = Noisy(), Noisy()
+    expected = resumable(whole, None, **options)
+    resumable(plain, None, loss=scheduled_loss)
+    assert not same(weights(plain), weights(whole))
+
+    path = tmp_path / "run.safetensors"
+    with monkeypatch.context() as patch:
+        interrupt_in_step(patch, stop_in_step)
+        with pytest.raises(KeyboardInterrupt):
+            resumable(Noisy(), path, **options)
+    model = Noisy()
+    assert resumable(model, path, **options) == expected
+    assert same(weights(model), weights(whole))
+
+
 def test_a_run_can_be_stopped_after_every_epoch(tmp_path, monkeypatch):
     whole = Noisy()
     expected = resumable(whole, None)
@@ -529,6 +590,7 @@ OTHER_RUNS = {
     "seed": {"seed": 1},
     "optimizer": {"optimizer": "momentum"},
     "schedule": {"schedule": "cosine"},
+    "loss_schedules": {"loss_schedules": {"weight": rising}},
     "evaluate": {"evaluate": None},
     "autocast": {"autocast": torch.bfloat16},
     "data": {"data": rows(seed=2)},

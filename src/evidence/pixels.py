@@ -1,0 +1,426 @@
+r"""Densities of pixels given z: what the last layer of a decoder means.
+
+A decoder network gives one number for each pixel, and a module of this file turns these into
+:math:`p_\theta(x \mid z)`, with independent pixels, as an object of `torch.distributions`:
+
+===========================  ==================  ==================================  ===============
+module                       pixels              the number is                       unit of log p
+===========================  ==================  ==================================  ===============
+`BernoulliPixels`            0 or 1              the log-odds of 1                   probability
+`ContinuousBernoulliPixels`  in [0, 1]           the slope of the log-density        density
+`GaussianPixels`             any real number     the mean                            density
+`LogisticPixels`             256 grey levels     the mode                            probability
+===========================  ==================  ==================================  ===============
+
+Probabilities and densities are not comparable: the logarithm of a density has no upper bound, and
+changes when pixels are measured in another unit.
+
+All are safe in float32 without clamping. Probabilities are never formed, only log-odds; a scale
+that is learned is a smooth function of an unbounded parameter, with its logarithm between stated
+bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Normal, constraints
+from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
+from torch.distributions.utils import broadcast_all
+from torch.nn.functional import logsigmoid
+
+__all__ = [
+    "SCALE_BOUNDS",
+    "BernoulliPixels",
+    "BoundedScale",
+    "ContinuousBernoulli",
+    "ContinuousBernoulliPixels",
+    "DiscretizedLogistic",
+    "GaussianPixels",
+    "LogisticPixels",
+    "Pixels",
+]
+
+SCALE_BOUNDS = (1e-3, 10.0)
+"""Between which a learned scale stays. Data are in [0, 1], where one of 256 grey levels is 0.004
+wide: with a smaller scale the density would only count how often two levels are equal."""
+SERIES_WITHIN = 0.5
+"""Below this slope the formulas of `ContinuousBernoulli` lose digits, and power series stand in.
+They are cut off where the next term is less than 1e-13."""
+
+
+class Pixels(nn.Module):
+    """Turns the output of a decoder network into p(x|z): what all modules here have in common."""
+
+    def forward(self, output: Tensor) -> Distribution:
+        """Return p(x|z), independent over pixels: its batch shape is the shape of `output`."""
+        raise NotImplementedError
+
+    def output_with_mean(self, mean: Tensor) -> Tensor:
+        """Return the output for which the mean of x is the one given, elementwise.
+
+        It is used as the first bias of a decoder's last layer, so that training need not begin by
+        finding out which pixels are mostly dark.
+        """
+        raise NotImplementedError
+
+
+class BernoulliPixels(Pixels):
+    """Pixels that are 0 or 1; the output is the log-odds of 1 (its logit)."""
+
+    def forward(self, output: Tensor) -> Bernoulli:
+        """Return the distribution.
+
+        It accepts grey pixels as well: its log-density is then the cross-entropy, which is not the
+        logarithm of a density.
+        """
+        return Bernoulli(logits=output, validate_args=False)
+
+    def output_with_mean(self, mean: Tensor) -> Tensor:
+        """Return the log-odds of ``0.998 mean + 0.001``.
+
+        Those of a pixel that is always dark would be infinite.
+        """
+        return torch.logit(0.998 * mean + 0.001)
+
+
+class ContinuousBernoulliPixels(Pixels):
+    """Pixels anywhere in [0, 1]; the output is the slope of the log-density.
+
+    Of data that are exactly 0 or 1 in some pixel the likelihood has no upper bound.
+    """
+
+    def forward(self, output: Tensor) -> ContinuousBernoulli:
+        """Return the density; it refuses data outside [0, 1]."""
+        return ContinuousBernoulli(logits=output)
+
+    def output_with_mean(self, mean: Tensor) -> Tensor:
+        """Return the slope for which the mean is ``0.96 mean + 0.02``, found by bisection.
+
+        A mean at 0 or 1 would need an infinite slope; those reached are within 50.
+        """
+        wanted = 0.96 * mean + 0.02
+        low, high = torch.full_like(wanted, -64.0), torch.full_like(wanted, 64.0)
+        for _ in range(60):
+            middle = (low + high) / 2
+            is_low = ContinuousBernoulli(logits=middle).mean < wanted
+            low, high = torch.where(is_low, middle, low), torch.where(is_low, high, middle)
+        return (low + high) / 2
+
+
+class GaussianPixels(Pixels):
+    r"""Pixels that are real numbers: :math:`\mathcal N(\text{output}, \sigma^2)`.
+
+    Parameters
+    ----------
+    sigma : float
+        The standard deviation, one for all pixels, positive; in units of x.
+    learned : bool
+        Whether it is a parameter that starts there. It then stays within `SCALE_BOUNDS`.
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is not positive and finite, or is to be learned and lies outside the bounds.
+    """
+
+    def __init__(self, sigma: float = 1.0, *, learned: bool = False) -> None:
+        super().__init__()
+        self.scale = BoundedScale(sigma) if learned else FixedScale(sigma)
+
+    @property
+    def sigma(self) -> Tensor | float:
+        """The standard deviation; a scalar tensor where it is learned."""
+        return self.scale()
+
+    def forward(self, output: Tensor) -> Normal:
+        """Return the density."""
+        return Normal(output, self.sigma)
+
+    def output_with_mean(self, mean: Tensor) -> Tensor:
+        """Return the mean itself."""
+        return mean.clone()
+
+
+class LogisticPixels(Pixels):
+    """Pixels of 256 grey levels k / 255, with `DiscretizedLogistic` probabilities.
+
+    Parameters
+    ----------
+    scale : float
+        Of the logistic density that is discretized, one for all pixels, in units of x.
+    learned : bool
+        Whether it is a parameter that starts there. It then stays within `SCALE_BOUNDS`.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is not positive and finite, or is to be learned and lies outside the bounds.
+    """
+
+    def __init__(self, scale: float = 0.1, *, learned: bool = True) -> None:
+        super().__init__()
+        self.scale = BoundedScale(scale) if learned else FixedScale(scale)
+
+    def forward(self, output: Tensor) -> DiscretizedLogistic:
+        """Return the distribution; it refuses data that are no grey levels."""
+        return DiscretizedLogistic(output, self.scale())
+
+    def output_with_mean(self, mean: Tensor) -> Tensor:
+        """Return the mean itself; it is the mean of x up to what the ends of [0, 1] cut off."""
+        return mean.clone()
+
+
+class FixedScale(nn.Module):
+    """A scale that is not learned."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        if not (scale > 0 and math.isfinite(scale)):
+            raise ValueError(f"the scale is {scale!r}; accepted are positive numbers")
+        # A plain number takes the dtype of what it meets.
+        self.value = float(scale)
+
+    def forward(self) -> float:
+        """Return the scale."""
+        return self.value
+
+    def extra_repr(self) -> str:
+        """Return what stands in the model's printed form."""
+        return f"{self.value:g}"
+
+
+class BoundedScale(nn.Module):
+    r"""A positive scale that is learned, and cannot leave its bounds.
+
+    .. math:: \log s = \log s_- + (\log s_+ - \log s_-) \, \frac{1}{1 + e^{-a}}
+
+    a is the parameter, any real number. The map is smooth and increasing, so a gradient step
+    always moves s, and nothing is cut off.
+
+    Parameters
+    ----------
+    scale : float
+        Where it starts, strictly between the bounds.
+    bounds : pair of float
+        :math:`s_-, s_+`, positive.
+
+    Raises
+    ------
+    ValueError
+        If the scale is not strictly between the bounds.
+    """
+
+    def __init__(self, scale: float, bounds: tuple[float, float] = SCALE_BOUNDS) -> None:
+        super().__init__()
+        low, high = bounds
+        if not 0 < low < scale < high:
+            raise ValueError(
+                f"the scale is {scale!r}; accepted for one that is learned are numbers strictly "
+                f"between {low:g} and {high:g}"
+            )
+        self.log_low, self.log_width = math.log(low), math.log(high / low)
+        share = (math.log(scale) - self.log_low) / self.log_width
+        self.raw = nn.Parameter(torch.tensor(math.log(share / (1 - share))))
+
+    def forward(self) -> Tensor:
+        """Return the scale, a scalar."""
+        return torch.exp(self.log_low + self.log_width * torch.sigmoid(self.raw))
+
+
+class ContinuousBernoulli(TorchContinuousBernoulli):
+    r"""The continuous Bernoulli (Loaiza-Ganem and Cunningham, 2019), in terms of its slope.
+
+    .. math:: p(x) = \frac{\ell}{e^\ell - 1} \, e^{\ell x}, \qquad 0 \le x \le 1
+
+    The slope :math:`\ell` is the ``logits`` of torch's class. That class computes with
+    :math:`1 / (1 + e^{-\ell})`, which float32 cannot tell from 1 when :math:`\ell > 17`: it
+    clamps, and its normaliser and its mean stop changing there. Here everything is a function of
+    :math:`\ell`, with a power series around 0.
+
+    Parameters
+    ----------
+    logits : Tensor
+        :math:`\ell`, any shape, which is the batch shape.
+    validate_args : bool, optional
+        As in `torch.distributions`.
+    """
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
+        super().__init__(logits=logits, validate_args=validate_args)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density of values in [0, 1], in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return self.logits * value - _log_mass(self.logits)
+
+    @property
+    def mean(self) -> Tensor:
+        r"""The mean, :math:`1 / (1 - e^{-\ell}) - 1 / \ell`."""
+        is_small, slope = _away_from_zero(self.logits)
+        square = self.logits.square()
+        terms = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000)
+        series = 0.5 + self.logits * _polynomial(square, terms)
+        return torch.where(is_small, series, -1 / torch.expm1(-slope) - 1 / slope)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        r"""Return the quantile :math:`\log(1 + u (e^\ell - 1)) / \ell` for each u in [0, 1]."""
+        value, logits = broadcast_all(value, self.logits)
+        is_tiny = logits == 0
+        steepness = torch.where(is_tiny, 1.0, logits.abs())
+        # For a rising density, by symmetry, the quantile of the falling one from the other end.
+        u = torch.where(logits > 0, 1 - value, value)
+        near = -torch.log1p(u * torch.expm1(-steepness))
+        far = -torch.logaddexp(torch.log1p(-u), torch.log(u) - steepness)
+        quantile = torch.where(steepness < 1, near, far) / steepness
+        quantile = torch.where(logits > 0, 1 - quantile, quantile)
+        return torch.where(is_tiny, value, quantile)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy, in nats."""
+        return _log_mass(self.logits) - self.logits * self.mean
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ContinuousBernoulli:
+        """Return the distribution with a larger batch shape."""
+        return ContinuousBernoulli(self.logits.expand(batch_shape), self._validate_args)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Not offered: torch's formula clamps."""
+        raise NotImplementedError("cdf of the continuous Bernoulli; log_prob and icdf are there")
+
+    @property
+    def variance(self) -> Tensor:
+        """Not offered: torch's formula clamps."""
+        raise NotImplementedError("variance of the continuous Bernoulli; the mean is there")
+
+
+def _log_mass(slope: Tensor) -> Tensor:
+    r"""Return :math:`\log \int_0^1 e^{\ell x} dx = \log((e^\ell - 1) / \ell)`."""
+    is_small, away = _away_from_zero(slope)
+    steepness = away.abs()
+    direct = torch.relu(away) + torch.log(-torch.expm1(-steepness) / steepness)
+    square = slope.square()
+    terms = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600)
+    return torch.where(is_small, slope / 2 + square * _polynomial(square, terms), direct)
+
+
+def _away_from_zero(slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where a slope is small, and the slope with a harmless number there.
+
+    The branch that is not taken is evaluated too, and must have a finite gradient.
+    """
+    is_small = slope.abs() < SERIES_WITHIN
+    return is_small, torch.where(is_small, 1.0, slope)
+
+
+def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    value = torch.zeros_like(x)
+    for coefficient in reversed(coefficients):
+        value = value * x + coefficient
+    return value
+
+
+class _GreyLevels(constraints.Constraint):
+    """The numbers k / (levels - 1)."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def check(self, value: Tensor) -> Tensor:
+        """Return, elementwise, whether a number is one of the levels, up to rounding."""
+        steps = value * (self.levels - 1)
+        return (value >= 0) & (value <= 1) & ((steps - steps.round()).abs() < 1e-3)
+
+
+class DiscretizedLogistic(Distribution):
+    r"""A logistic density, of which each grey level gets the mass that is nearest to it.
+
+    With :math:`F(v) = 1 / (1 + e^{-(v - \mu) / s})` and levels :math:`x = k / 255`,
+
+    .. math:: P(x) = F\bigl(x + \tfrac1{510}\bigr) - F\bigl(x - \tfrac1{510}\bigr)
+
+    except that the first level has all mass to its left and the last all to its right, so that the
+    probabilities sum to 1 (Kingma et al., 2016; Salimans et al., 2017). The difference is taken as
+
+    .. math:: \log\bigl(\sigma(b) - \sigma(a)\bigr) = \log \sigma(b) + \log \sigma(-a)
+              + \log\bigl(1 - e^{-(b - a)}\bigr)
+
+    where nothing cancels: far from the level the logarithm just goes on falling linearly.
+
+    Parameters
+    ----------
+    loc : Tensor
+        :math:`\mu`, any shape, in units of x; it may lie outside [0, 1].
+    scale : Tensor or float
+        s, positive, of a shape that broadcasts.
+    levels : int
+        2 or more.
+    validate_args : bool, optional
+        As in `torch.distributions`: whether values that are no levels are refused.
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    has_enumerate_support = True
+
+    def __init__(
+        self,
+        loc: Tensor,
+        scale: Tensor | float,
+        levels: int = 256,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.loc, self.scale = broadcast_all(loc, scale)
+        self.levels = levels
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The levels."""
+        return _GreyLevels(self.levels)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability of each level, in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        half = 0.5 / (self.levels - 1)
+        below = logsigmoid((value + half - self.loc) / self.scale)
+        above = logsigmoid((self.loc - value + half) / self.scale)
+        inside = torch.log(-torch.expm1(-2 * half / self.scale))
+        is_first, is_last = value < half, value > 1 - half
+        interior = below + above + inside
+        return torch.where(is_first, below, torch.where(is_last, above, interior))
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """Return all levels, shape ``(levels, *batch_shape)``, or with ones if not expanded."""
+        values = torch.arange(self.levels, dtype=self.loc.dtype, device=self.loc.device)
+        values = (values / (self.levels - 1)).view(-1, *[1] * self.loc.ndim)
+        return values.expand(-1, *self.batch_shape) if expand else values
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, ``sum_k P(x >= k / 255) / 255``; it needs 255 numbers for each pixel."""
+        edges = (self.enumerate_support(expand=False)[1:] - 0.5 / (self.levels - 1)).to(self.loc)
+        return torch.sigmoid((self.loc - edges) / self.scale).sum(0) / (self.levels - 1)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw levels: the logistic density's draws, rounded to the nearest level."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        with torch.no_grad():
+            u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
+            drawn = self.loc + self.scale * torch.logit(u)
+            # What lies beyond the ends belongs to the first and the last level by definition.
+            return (drawn.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> DiscretizedLogistic:
+        """Return the distribution with a larger batch shape."""
+        return DiscretizedLogistic(
+            self.loc.expand(batch_shape),
+            self.scale.expand(batch_shape),
+            self.levels,
+            self._validate_args,
+        )
