@@ -78,3 +78,16 @@ def test_pixels_with_grey_levels_are_trained_on_grey_levels():
     assert min(levels) > 100
     # 256 levels for each of 784 pixels; a uniform guess costs log(256) nats a pixel.
     assert history.evaluations["test"][0] < 0.7 * 784 * 5.55
+
+
+def test_the_default_type_of_numbers_makes_no_difference(cache):
+    first, _ = digit_vae(2, epochs=1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again, _ = digit_vae(2, epochs=1)
+        grey, _ = digit_vae(2, pixels=LogisticPixels(0.1), epochs=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {p.dtype for p in (*again.parameters(), *grey.parameters())} == {torch.float32}
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name])

@@ -105,6 +105,18 @@ def test_the_gap_of_the_linear_toy_splits_as_it_must():
     assert (full.amortization > gap.amortization).all()
 
 
+def test_the_evidence_can_be_a_better_estimate_than_that_of_the_best_q():
+    toy, x = linear()
+    full = split_gap(toy, x, family="full", q_z=lambda part: toy.p_z().expand((len(part),)),
+                     num_samples=50, generator=seeded())  # fmt: skip
+    gap = split_gap(toy, x, q_z=lambda part: toy.p_z().expand((len(part),)),
+                    evidence=full.best, num_samples=50, generator=seeded())  # fmt: skip
+    assert torch.equal(gap.evidence.log_p_x, full.best.log_p_x)
+    # The posterior as a proposal has equal weights: this evidence is exact.
+    torch.testing.assert_close(gap.evidence.log_p_x, toy.log_p_x(x))
+    torch.testing.assert_close(gap.approximation + gap.best.elbo, gap.evidence.log_p_x)
+
+
 def test_a_vae_keeps_its_weights_and_the_fit_is_no_worse_than_its_encoder():
     model = VAE(12, (8,), 3, seed=3)
     x = (torch.rand(10, 12, generator=seeded(1)) < 0.3).float()

@@ -117,6 +117,16 @@ def test_the_mean_log_weight_does_not_depend_on_the_pieces(seed, parts):
     torch.testing.assert_close(error, log_w.std(0) / 24**0.5)
 
 
+@pytest.mark.parametrize("where", [0, 39])
+def test_a_weight_of_zero_in_any_piece_makes_the_bound_minus_infinity(where):
+    log_w = torch.randn(40, 1, generator=seeded(), dtype=torch.float64)
+    log_w[where] = -math.inf
+    weights = likelihood._RunningWeights()
+    for piece in log_w.split(10):
+        weights.add(piece)
+    assert weights.figures()[3].item() == -math.inf
+
+
 def test_estimates_are_unbiased_and_their_errors_are_right():
     toy, x = linear(n=1)
     many = x.expand(1000, -1)

@@ -13,7 +13,13 @@ from torch.distributions import Normal, kl_divergence
 
 from evidence.datasets import ImagesError, binarize
 from evidence.models import VAE
-from evidence.objectives import negative_elbo, negative_iwae, on_binarized, warm_up
+from evidence.objectives import (
+    CrossEntropy,
+    negative_elbo,
+    negative_iwae,
+    on_binarized,
+    warm_up,
+)
 from evidence.pixels import (
     BernoulliPixels,
     ContinuousBernoulliPixels,
@@ -314,3 +320,32 @@ def test_every_kind_of_pixels_can_be_trained(pixels):
     assert history.loss[-1] < history.loss[0] - 0.3
     for name, value in pixels().state_dict().items():
         assert not torch.equal(model.pixels.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_cross_entropy_is_that_of_torch_far_out_too(dtype):
+    logits = torch.linspace(-100, 100, 4002, dtype=dtype).reshape(3, -1)
+    x = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    logits.requires_grad_()
+    slopes, values = [], []
+    for cross_entropy in (
+        CrossEntropy.apply,
+        partial(torch.nn.functional.binary_cross_entropy_with_logits, reduction="sum"),
+    ):
+        value = 3 * cross_entropy(logits, x)
+        slopes += torch.autograd.grad(value, logits)
+        values.append(value)
+    torch.testing.assert_close(*values, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    torch.testing.assert_close(*slopes, rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+def test_pixels_of_a_kind_derived_from_bernoulli_are_taken_at_their_word():
+    class Sharper(BernoulliPixels):
+        def forward(self, output):
+            return super().forward(2 * output)
+
+    model = VAE(6, (5,), 2, pixels=Sharper())
+    x = (torch.rand(8, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    eps = torch.randn(8, 2, generator=torch.Generator().manual_seed(1))
+    loss, _ = negative_elbo(model, x, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(loss, -model.elbo(x, eps).mean())

@@ -22,7 +22,8 @@ from evidence.likelihood import LogEvidence, Model, importance_sampled
 
 __all__ = ["InferenceGap", "fit_gaussian", "split_gap"]
 
-FAMILIES = ("diagonal", "full")
+FIT_SAMPLES = {"diagonal": 64, "full": 256}
+"""How many draws a q of each family is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,24 @@ class InferenceGap:
     encoder : LogEvidence
         From draws of the encoder's q: ``encoder.elbo`` is its ELBO.
     best : LogEvidence
-        From draws of the best q: ``best.elbo`` is its ELBO, ``best.log_p_x`` the evidence.
+        From draws of the best q of the family: ``best.elbo`` is its ELBO.
+    evidence : LogEvidence
+        What is taken for log p(x): ``evidence.log_p_x``.
     """
 
     encoder: LogEvidence
     best: LogEvidence
+    evidence: LogEvidence
 
     @property
     def total(self) -> Tensor:
         """Evidence minus the encoder's ELBO: the divergence of its q to the posterior."""
-        return self.best.log_p_x - self.encoder.elbo
+        return self.evidence.log_p_x - self.encoder.elbo
 
     @property
     def approximation(self) -> Tensor:
         """Evidence minus the best ELBO of the family."""
-        return self.best.log_p_x - self.best.elbo
+        return self.evidence.log_p_x - self.best.elbo
 
     @property
     def amortization(self) -> Tensor:
@@ -63,8 +67,9 @@ def split_gap(
     generator: torch.Generator,
     family: str = "diagonal",
     q_z: Callable[[Tensor], Distribution] | None = None,
+    evidence: LogEvidence | None = None,
     num_samples: int = 1000,
-    num_fit_samples: int = 64,
+    num_fit_samples: int | None = None,
     max_iterations: int = 200,
 ) -> InferenceGap:
     """Split the gap of each x into approximation and amortization.
@@ -84,6 +89,10 @@ def split_gap(
         ``"diagonal"`` or ``"full"``: the covariances among which the best is sought.
     q_z : callable, optional
         The encoder, by default ``model.q_z``.
+    evidence : LogEvidence, optional
+        An estimate of log p(x). By default that from draws of the best q, which is too low where
+        this q is a poor proposal: see its effective sample size, and give that of the family
+        ``"full"`` for ``"diagonal"``.
     num_samples : int
         Draws for each x and each estimate.
     num_fit_samples, max_iterations : int
@@ -104,12 +113,11 @@ def split_gap(
         num_samples=num_fit_samples,
         max_iterations=max_iterations,
     )
-    return InferenceGap(
-        *(
-            importance_sampled(model, x, q_z=q, num_samples=num_samples, generator=generator)
-            for q in (encoder, best)
-        )
+    of_encoder, of_best = (
+        importance_sampled(model, x, q_z=q, num_samples=num_samples, generator=generator)
+        for q in (encoder, best)
     )
+    return InferenceGap(of_encoder, of_best, of_best if evidence is None else evidence)
 
 
 def fit_gaussian(
@@ -119,7 +127,7 @@ def fit_gaussian(
     start: Distribution,
     generator: torch.Generator,
     family: str = "diagonal",
-    num_samples: int = 64,
+    num_samples: int | None = None,
     max_iterations: int = 200,
 ) -> Distribution:
     r"""Find the Gaussian q with the highest ELBO for each x, by L-BFGS.
@@ -144,8 +152,9 @@ def fit_gaussian(
         Of the :math:`\varepsilon_s`.
     family : str
         ``"diagonal"`` or ``"full"``, of the covariance.
-    num_samples : int
-        S, more than the number of latents.
+    num_samples : int, optional
+        S, more than the number of latents; by default 64, and 256 for ``"full"``, whose many more
+        numbers follow the noise of few draws.
     max_iterations : int
         Of L-BFGS, over all x together; it stops earlier where nothing improves.
 
@@ -162,10 +171,12 @@ def fit_gaussian(
     mu = start.mean.detach().clone()
     log_sigma = start.stddev.detach().log()
     d = mu[0].numel()
-    if family not in FAMILIES:
+    if family not in FIT_SAMPLES:
         raise ValueError(f"family is {family!r}; accepted are 'diagonal' and 'full'")
     if len(mu) != len(x):
         raise ValueError(f"start is over {len(mu)} data; accepted is as many as x, {len(x)}")
+    if num_samples is None:
+        num_samples = FIT_SAMPLES[family]
     if type(num_samples) is not int or num_samples <= d:
         raise ValueError(
             f"num_samples is {num_samples!r}; accepted are whole numbers above {d}, the number of "
@@ -197,7 +208,8 @@ def fit_gaussian(
             noise = torch.einsum("nij,knj->kni", tril(), eps).reshape(-1, *mu.shape)
         else:
             noise = log_sigma.exp() * eps.reshape(-1, *mu.shape)
-        elbo = model.log_joint(x, mu + noise).mean(0).sum() + log_sigma.sum()
+        # In float64, or the search would stop at the rounding of the sum over all x.
+        elbo = model.log_joint(x, mu + noise).double().mean(0).sum() + log_sigma.double().sum()
         if not elbo.isfinite():
             raise ValueError(f"the ELBO of start, or of what it led to, is {elbo.item()}")
         # Only towards q: a model's own weights collect no gradient.

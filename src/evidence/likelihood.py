@@ -174,6 +174,7 @@ def importance_sampled(
     return LogEvidence(*(torch.cat(columns) for columns in zip(*parts, strict=True)), num_samples)
 
 
+@torch.no_grad()
 def annealed(
     model: Model,
     x: Tensor,
@@ -243,13 +244,12 @@ def annealed(
     figures, acceptances, step_sizes = [], [], []
     for x_part, q in _in_parts(model, x, start, draws_at_once, num_chains):
         chains = _Chains(model, x_part, q, path, leapfrog_steps, generator)
-        with torch.no_grad():
-            _, _, steps = chains.run(PILOT_CHAINS, None)
-            weights, accepted = _RunningWeights(), []
-            for count in _pieces(num_chains, draws_at_once // len(x_part)):
-                log_w, acceptance, _ = chains.run(count, steps)
-                weights.add(log_w)
-                accepted.append(count * acceptance)
+        _, _, steps = chains.run(PILOT_CHAINS, None)
+        weights, accepted = _RunningWeights(), []
+        for count in _pieces(num_chains, draws_at_once // len(x_part)):
+            log_w, acceptance, _ = chains.run(count, steps)
+            weights.add(log_w)
+            accepted.append(count * acceptance)
         figures.append(weights.figures())
         acceptances.append(torch.stack(accepted).sum(0) / num_chains)
         step_sizes.append(steps)
@@ -304,7 +304,8 @@ class _RunningWeights:
         self.first = self.first * shrink + w.sum(0)
         self.second = self.second * shrink.square() + w.square().sum(0)
         self.top = top
-        # Mean and squared deviations of the log weights, by Chan's rule for joining two samples.
+        # Mean and squared deviations of the log weights, by Chan's rule for joining two samples. A
+        # weight of zero makes the mean minus infinity, whichever comes first, and then no spread.
         count, mean = len(log_w), log_w.mean(0)
         total, apart = self.count + count, mean - self.mean
         self.squares = (
@@ -312,7 +313,7 @@ class _RunningWeights:
             + (log_w - mean).square().sum(0)
             + apart.square() * self.count * count / total
         )
-        self.mean = self.mean + apart * count / total
+        self.mean = (self.mean * self.count + mean * count) / total
         self.count = total
 
     def figures(self) -> tuple[Tensor, ...]:

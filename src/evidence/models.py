@@ -23,6 +23,7 @@ def mlp(
     generator: torch.Generator,
     activation: Callable[[], nn.Module] = nn.ReLU,
     weights: str = "uniform",
+    dtype: torch.dtype | None = None,
 ) -> nn.Sequential:
     """Make linear layers with an activation between each two of them.
 
@@ -41,6 +42,8 @@ def mlp(
         ``"uniform"``: weights and biases within 1/sqrt(inputs) of zero, as `torch.nn.Linear` has
         them. ``"xavier"``: weights within sqrt(6 / (inputs + outputs)), biases zero (Glorot and
         Bengio, 2010).
+    dtype : torch.dtype, optional
+        Of the weights; by default torch's default.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def mlp(
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         # Not initialised by the layer itself: that would draw from torch's global generator.
-        linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+        linear = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
         if weights == "xavier":
             nn.init.xavier_uniform_(linear.weight, generator=generator)
             nn.init.zeros_(linear.bias)
@@ -91,6 +94,8 @@ class Autoencoder(nn.Module):
         Makes an activation layer, for example ``nn.Tanh``.
     output : str
         ``"linear"``, or ``"sigmoid"`` for data in [0, 1].
+    dtype : torch.dtype, optional
+        Of the weights; by default torch's default.
     seed : int
         Of the initial weights.
 
@@ -108,14 +113,16 @@ class Autoencoder(nn.Module):
         *,
         activation: Callable[[], nn.Module] = nn.ReLU,
         output: str = "linear",
+        dtype: torch.dtype | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if output not in ("linear", "sigmoid"):
             raise ValueError(f"output is {output!r}; accepted are 'linear' and 'sigmoid'")
         generator = torch.Generator().manual_seed(seed)
-        self.encoder = mlp((data_dim, *hidden, latent_dim), generator, activation)
-        self.decoder = mlp((latent_dim, *reversed(hidden), data_dim), generator, activation)
+        make = partial(mlp, generator=generator, activation=activation, dtype=dtype)
+        self.encoder = make((data_dim, *hidden, latent_dim))
+        self.decoder = make((latent_dim, *reversed(hidden), data_dim))
         if output == "sigmoid":
             self.decoder.append(nn.Sigmoid())
 
@@ -180,6 +187,8 @@ class VAE(nn.Module):
     data_mean : Tensor, optional
         The mean of the data, ``(D,)``. The decoder then starts with a bias for which x has this
         mean, and not with a random one.
+    dtype : torch.dtype, optional
+        Of the weights; by default torch's default.
     seed : int
         Of the initial weights.
 
@@ -205,11 +214,14 @@ class VAE(nn.Module):
         pixels: Pixels | None = None,
         weights: str = "uniform",
         data_mean: Tensor | None = None,
+        dtype: torch.dtype | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        make = partial(mlp, generator=generator, activation=activation, weights=weights)
+        make = partial(
+            mlp, generator=generator, activation=activation, weights=weights, dtype=dtype
+        )
         self.latent_dim = latent_dim
         self.encoder = make((data_dim, *hidden, 2 * latent_dim))
         self.decoder = make((latent_dim, *reversed(hidden), data_dim))
