@@ -8,7 +8,7 @@ PORT ?= 8000
 NBVAL := $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=180 -n auto --dist loadscope notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve notebooks lint format unit nbval build browser bench mutants lock clean
+.PHONY: help book test lab serve notebooks lint format unit nbval build browser budget bench mutants lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,10 @@ nbval: $(STAMP) ## run every notebook and compare its stored outputs
 	$(NBVAL)
 
 browser: build ## open the built pages in Chromium and check them
-	$(BIN)/pytest -m browser
+	$(BIN)/pytest -m browser -n auto --dist loadgroup
+
+budget: build ## print what each page costs its reader, beside a stock Jupyter Book page
+	$(BIN)/python -m evidence_book budget
 
 notebooks: $(STAMP) ## write the paired notebooks from the pages
 	$(BIN)/python -m evidence_book notebooks

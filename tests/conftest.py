@@ -16,3 +16,11 @@ def chromium():
 
     with launched() as browser:
         yield browser
+
+
+def pytest_collection_modifyitems(items):
+    """Keep together what one browser serves: each file, or each page where a file visits all."""
+    for item in items:
+        if item.get_closest_marker("browser"):
+            page = getattr(item, "callspec", None) and item.callspec.params.get("name")
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {page or ''}"))

@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("check-pairs", help="compare the notebooks with their pages")
     serve = commands.add_parser("serve", help="build and serve; rebuild on every save")
     serve.add_argument("--port", type=int, default=8000, help="port on this machine (%(default)s)")
+    commands.add_parser("budget", help="measure what each built page costs its reader")
     lock = commands.add_parser("lock", help="write requirements.txt from requirements.in")
     lock.add_argument("--upgrade", action="store_true", help="take the newest versions of all")
     options = parser.parse_args(arguments)
@@ -91,6 +92,14 @@ def run(root: Path, options: argparse.Namespace) -> int:
         from evidence_book import serving
 
         serving.serve(root, options.port)
+    elif options.command == "budget":
+        from evidence_book import budget
+
+        try:
+            print(budget.report(root))
+        except FileNotFoundError as error:
+            print(error, file=sys.stderr)
+            return 1
     else:
         locking.lock(root, upgrade=options.upgrade)
         print("wrote requirements.txt")
