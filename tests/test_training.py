@@ -593,6 +593,7 @@ OTHER_RUNS = {
     "loss_schedules": {"loss_schedules": {"weight": rising}},
     "evaluate": {"evaluate": None},
     "autocast": {"autocast": torch.bfloat16},
+    "ema_decay": {"ema_decay": 0.9},
     "data": {"data": rows(seed=2)},
     "loss": {"loss": plain_loss},
 }
@@ -679,6 +680,103 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path, monkeypatc
     model = Noisy()
     assert resumable(model, path) == expected
     assert same(weights(model), weights(whole))
+
+
+# --- the average of the weights -------------------------------------------------------------------
+
+
+def averages_by_hand(decay, **arguments):
+    """Train without an average and return, for each epoch, the average of what was gone through."""
+    average, after = {}, []
+
+    def keep(model):
+        after.append({name: tensor.clone() for name, tensor in average.items()})
+        return {}
+
+    class Recording(torch.optim.SGD):
+        def step(self, *more):
+            super().step(*more)
+            for name, tensor in model.named_parameters():
+                old = average.get(name, tensor.detach().clone())
+                average[name] = decay * old + (1 - decay) * tensor.detach()
+
+    model = Noisy()
+    history = train(
+        model, rows(), noisy_loss, batch_size=10, evaluate=keep,
+        optimizer=partial(Recording, lr=0.05), **arguments,
+    )  # fmt: skip
+    return model, after, history
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
+def test_the_model_holds_the_average_of_its_weights_and_is_evaluated_with_it(decay):
+    live, after, plain = averages_by_hand(decay, epochs=3)
+    evaluated = []
+
+    def evaluate(model):
+        evaluated.append(weights(model))
+        return test_error(model)
+
+    model = Noisy()
+    history = train(
+        model, rows(), noisy_loss, epochs=3, batch_size=10, evaluate=evaluate,
+        optimizer=partial(torch.optim.SGD, lr=0.05), ema_decay=decay,
+    )  # fmt: skip
+    assert history.loss == plain.loss  # steps are taken from the weights, not from their average
+    assert len(evaluated) == 3
+    for seen, expected in zip(evaluated, after, strict=True):
+        for name, tensor in expected.items():
+            assert torch.allclose(seen[name], tensor, rtol=0, atol=1e-6)
+    assert same(weights(model), evaluated[-1])
+    assert torch.equal(model.calls, live.calls)
+    assert torch.allclose(model.weight, live.weight, atol=1e-6) == (decay == 0)
+    assert history.evaluations["error"][-1] == test_error(model.eval())["error"]
+
+
+def test_an_interrupted_model_holds_the_average_of_its_last_epoch(monkeypatch):
+    good, model = Noisy(), Noisy()
+    train(good, rows(), noisy_loss, epochs=2, batch_size=10, ema_decay=0.9)
+    interrupt_in_step(monkeypatch, 13)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, rows(), noisy_loss, epochs=5, batch_size=10, ema_decay=0.9)
+    assert same(weights(model), weights(good))
+
+
+@pytest.mark.parametrize("stop_in_step", [1, 8, 15, 23])
+@pytest.mark.parametrize("keep_model", [True, False])
+def test_a_resumed_average_ends_like_one_that_was_never_stopped(
+    tmp_path, monkeypatch, stop_in_step, keep_model
+):
+    whole, plain = Noisy(), Noisy()
+    expected = resumable(whole, None, ema_decay=0.9)
+    resumable(plain, None)
+    assert not same(weights(plain), weights(whole))
+
+    path = tmp_path / "run.safetensors"
+    model = Noisy()
+    with monkeypatch.context() as patch:
+        interrupt_in_step(patch, stop_in_step)
+        with pytest.raises(KeyboardInterrupt):
+            resumable(model, path, ema_decay=0.9)
+    if not keep_model:
+        model = Noisy()
+    history = resumable(model, path, ema_decay=0.9)
+    assert same(weights(model), weights(whole))
+    assert history == expected
+    assert history.evaluations == expected.evaluations
+
+
+def test_no_epochs_change_nothing_with_an_average_either():
+    model = Noisy()
+    before = weights(model)
+    train(model, rows(), noisy_loss, epochs=0, batch_size=10, ema_decay=0.9)
+    assert same(weights(model), before)
+
+
+@pytest.mark.parametrize("decay", [1, 1.5, -0.1, math.nan, "0.9", True])
+def test_a_decay_that_averages_nothing_is_refused(decay):
+    with pytest.raises(ValueError, match=r"ema_decay is .*; accepted are numbers in \[0, 1\)"):
+        train(Noisy(), rows(), noisy_loss, epochs=1, batch_size=10, ema_decay=decay)
 
 
 # --- progress -------------------------------------------------------------------------------------

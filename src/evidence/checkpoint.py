@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 
 from evidence.history import History
 from evidence.provenance import fingerprint
@@ -66,14 +67,21 @@ class RunState:
     scheduler: LRScheduler | None
     generator: torch.Generator
     history: History
+    average: AveragedModel | None = None
+
+    @property
+    def result(self) -> nn.Module:
+        """What the run is for: the model, or the copy of it that holds the averaged weights."""
+        return self.model if self.average is None else self.average.module
 
     def save(self, path: Path, definition: Mapping[str, str]) -> None:
         """Write the checkpoint of this moment in place of an earlier one."""
         state = {
             "kind": KIND,
             "definition": definition,
-            "model_now": fingerprint(self.model),
+            "model_now": fingerprint(self.result),
             "model": self.model.state_dict(),
+            "average": self.average and self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler and self.scheduler.state_dict(),
             "generator": self.generator.get_state(),
@@ -106,6 +114,8 @@ class RunState:
                 f"{', '.join(different)}. Give another path, or delete the file to start anew"
             )
         self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from evidence.checkpoint import CheckpointError, RunState, describe_run
@@ -113,6 +114,7 @@ def train(
     loss_schedules: Mapping[str, LossSchedule] | None = None,
     evaluate: Evaluation | None = None,
     autocast: torch.dtype | None = None,
+    ema_decay: float | None = None,
     seed: int = 0,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
@@ -151,6 +153,12 @@ def train(
     autocast : torch.dtype, optional
         ``torch.bfloat16``: evaluate the loss with its matrix products in bfloat16; the weights
         stay float32. A loss should leave bfloat16 before it sums over many elements.
+    ema_decay : float, optional
+        In [0, 1): with it, what `evaluate` is given and what the model holds afterwards (also after
+        an interruption) is the exponential moving average of the weights: the weights after the
+        first step, and after each further one ``ema_decay`` times the average before plus
+        ``1 - ema_decay`` times the new weights. Steps are taken from the weights themselves, and
+        buffers are not averaged. `evaluate` is given a copy of the model.
     seed : int
         Of the order of the data and of the loss's draws.
     checkpoint : path, optional
@@ -181,6 +189,7 @@ def train(
     _check_values(tensors)
     _check_whole_number("epochs", epochs, at_least=0)
     _check_whole_number("batch_size", batch_size, at_least=1)
+    _check_decay(ema_decay)
     device = tensors[0].device
     forward = _forward_context(autocast, device, parameters)
     is_bar_shown = _is_bar_shown() if progress is None else progress
@@ -192,13 +201,16 @@ def train(
         scheduler=schedule(made) if schedule else None,
         generator=torch.Generator(device).manual_seed(seed),
         history=History(),
+        average=None
+        if ema_decay is None
+        else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)),
     )
     if checkpoint is not None:
         checkpoint = Path(checkpoint)
         definition = describe_run(
             model=model, data=data, loss=loss, epochs=epochs, batch_size=batch_size,
             optimizer=optimizer, schedule=schedule, loss_schedules=loss_schedules,
-            evaluate=evaluate, autocast=autocast, seed=seed,
+            evaluate=evaluate, autocast=autocast, ema_decay=ema_decay, seed=seed,
         )  # fmt: skip
         run.resume(checkpoint, definition)
     history = run.history
@@ -209,7 +221,7 @@ def train(
     shuffled = [torch.empty_like(tensor, requires_grad=False) for tensor in tensors]
     sizes = [len(part) for part in shuffled[0].split(batch_size)]
     with (
-        _restored(model) as keep_weights,
+        _restored(model, run.result) as keep_weights,
         _bar(epochs * len(sizes), history.epochs * len(sizes), description, is_bar_shown) as bar,
     ):
         while history.epochs < epochs:
@@ -233,7 +245,9 @@ def train(
             seconds = time.perf_counter() - start
 
             history.append(
-                dict(zip(names, means.tolist(), strict=True)), _evaluated(model, evaluate), seconds
+                dict(zip(names, means.tolist(), strict=True)),
+                _evaluated(run.result, evaluate),
+                seconds,
             )
             if run.scheduler is not None:
                 run.scheduler.step()
@@ -241,6 +255,8 @@ def train(
                 run.save(checkpoint, definition)
             keep_weights()
             bar.set_postfix(loss=f"{history.loss[-1]:.5g}", refresh=False)
+    if run.average is not None:
+        model.load_state_dict(run.result.state_dict())
     made.zero_grad()
     return history
 
@@ -263,6 +279,8 @@ def _take_steps(
         run.optimizer.zero_grad()
         value.backward()
         run.optimizer.step()
+        if run.average is not None:
+            run.average.update_parameters(run.model)
         if names is None:
             names = ("loss", *terms)
             # The values stay on the device and are looked at when the epoch ends: to look at each
@@ -388,13 +406,16 @@ def _evaluated(model: nn.Module, evaluate: Evaluation | None) -> dict[str, float
 
 
 @contextmanager
-def _restored(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Give back the mode that the model had, and after a failure the weights last kept."""
+def _restored(model: nn.Module, result: nn.Module) -> Iterator[Callable[[], None]]:
+    """Give back the mode that the model had, and after a failure the weights last kept.
+
+    Those kept are of `result`: the model itself, or the average of its weights.
+    """
     was_training = model.training
     kept: dict[str, Any] = {}
 
     def keep() -> None:
-        for name, value in model.state_dict().items():
+        for name, value in result.state_dict().items():
             kept[name] = value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
 
     keep()
@@ -509,6 +530,13 @@ def _check_whole_number(name: str, value: int, *, at_least: int) -> None:
         raise TypeError(f"{name} is {value!r}; it must be a whole number")
     if value < at_least:
         raise ValueError(f"{name} is {value}; it must be {at_least} or more")
+
+
+def _check_decay(value: float | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"ema_decay is {value!r}; accepted are numbers in [0, 1), and None")
 
 
 def _is_bar_shown() -> bool:

@@ -1,0 +1,716 @@
+r"""The bound of a diffusion model, term by term, in nats.
+
+The chain is a hierarchical latent-variable model whose encoder q is fixed. Its reverse steps are
+:math:`p_\theta(x_{t-1} \mid x_t) = \mathcal N(\mu_\theta, s_t^2 I)`, where :math:`\mu_\theta` is
+the mean of :math:`q(x_{t-1} \mid x_t, x_0)` with the prediction :math:`\hat x_0(x_t)` for
+:math:`x_0`. The bound has three parts,
+
+.. math:: -\mathrm{ELBO}(x_0) &= L_T + \sum_{t=2}^T L_{t-1} + L_0 \\
+          L_T &= \mathrm{KL}\bigl(q(x_T \mid x_0) \,\|\, p(x_T)\bigr) \\
+          L_{t-1} &= E_{q(x_t \mid x_0)} \mathrm{KL}\bigl(q(x_{t-1} \mid x_t, x_0)
+          \,\|\, p_\theta(x_{t-1} \mid x_t)\bigr) \\
+          L_0 &= E_{q(x_1 \mid x_0)} [-\log p_\theta(x_0 \mid x_1)]
+
+`prior_term`, `step_term` and `reconstruction_term` are these, and `elbo` adds them up. All are sums
+over the coordinates of a datum, accumulated in float64: one number for each datum, shape
+``(batch,)``. `step_term` and `reconstruction_term` return what stands inside the expectation, for
+the noise that they are given; the mean over standard normal noise is the term.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal, constraints
+from torch.distributions.utils import broadcast_all
+from torch.special import log_ndtr
+
+from evidence.diffusion.prediction import Denoiser, check_prediction
+from evidence.diffusion.process import diffuse
+from evidence.diffusion.schedule import LogSNROfTime, Schedule, from_log_snr
+
+__all__ = [
+    "BoundTerms",
+    "Decoder",
+    "DiscretizedGaussian",
+    "DiscretizedGaussianDecoder",
+    "GaussianDecoder",
+    "bits_per_dim",
+    "continuous_elbo",
+    "elbo",
+    "prior_term",
+    "reconstruction_term",
+    "reverse_variances",
+    "step_term",
+    "step_weight",
+]
+
+ON_LEVEL = 1e-3
+"""How far, in distances between levels, a datum may be from a level: what float32 rounds."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoundTerms:
+    r"""The three parts of :math:`-\mathrm{ELBO}`, each ``(batch,)``, float64, in nats.
+
+    Parameters
+    ----------
+    prior : Tensor
+        :math:`L_T`.
+    steps : Tensor
+        :math:`\sum_{t=2}^T L_{t-1}`, or the integral in its place.
+    reconstruction : Tensor
+        :math:`L_0`; of a density it may be negative.
+    """
+
+    prior: Tensor
+    steps: Tensor
+    reconstruction: Tensor
+
+    @property
+    def negative_elbo(self) -> Tensor:
+        """The sum of the three, shape ``(batch,)``."""
+        return self.prior + self.steps + self.reconstruction
+
+    @property
+    def elbo(self) -> Tensor:
+        """The bound itself, at most the log-evidence in expectation, shape ``(batch,)``."""
+        return -self.negative_elbo
+
+
+def prior_term(x_0: Tensor, schedule: Schedule) -> Tensor:
+    r"""Return :math:`L_T`, what is left of the datum in :math:`x_T`; exact.
+
+    .. math:: L_T = \tfrac12 \sum_d \bigl[\bar\alpha_T x_{0,d}^2 - \bar\alpha_T
+              - \ln(1 - \bar\alpha_T)\bigr]
+
+    Parameters
+    ----------
+    x_0 : Tensor
+        Shape ``(batch, ...)``.
+    schedule : Schedule
+        Of T steps.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(batch,)``, float64, in nats; not negative.
+
+    Raises
+    ------
+    ValueError
+        If `x_0` has no event dimension.
+    """
+    _check_data(x_0)
+    alpha_bar = schedule.alpha_bar[-1].to(x_0.device)
+    constant = -alpha_bar - torch.log1p(-alpha_bar)
+    return 0.5 * _sum(alpha_bar * x_0.double().square() + constant)
+
+
+def reverse_variances(schedule: Schedule, reverse_variance: str) -> Tensor:
+    r"""Return :math:`s_t^2`, shape ``(T + 1,)``, nan at t = 0.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Of T steps.
+    reverse_variance : str
+        ``"posterior"`` for :math:`\tilde\beta_t`, which is right when :math:`x_0` is known, or
+        ``"beta"`` for :math:`\beta_t`, which is right for data that are standard normal.
+
+    Raises
+    ------
+    ValueError
+        If `reverse_variance` is another name.
+    """
+    if reverse_variance == "posterior":
+        return schedule.posterior_variance
+    if reverse_variance == "beta":
+        return torch.cat([schedule.posterior_variance[:1], schedule.beta[1:]])
+    raise ValueError(
+        f"reverse_variance = {reverse_variance!r}; accepted are 'posterior' and 'beta'"
+    )
+
+
+def step_term(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    schedule: Schedule,
+    t: int | Tensor,
+    eps: Tensor,
+    *,
+    reverse_variance: str = "posterior",
+    label: Tensor | None = None,
+) -> Tensor:
+    r"""Return the KL divergence of step t, whose mean over `eps` is :math:`L_{t-1}`.
+
+    .. math:: \mathrm{KL}\bigl(q(x_{t-1} \mid x_t, x_0) \,\|\, p_\theta(x_{t-1} \mid x_t)\bigr)
+              = \frac{\beta_t^2}{2 s_t^2 \alpha_t (1 - \bar\alpha_t)}
+              \lVert \varepsilon - \hat\varepsilon(x_t) \rVert^2
+              + \frac D2 \Bigl[\ln \frac{s_t^2}{\tilde\beta_t} + \frac{\tilde\beta_t}{s_t^2} - 1
+              \Bigr]
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Asked for ``"eps"`` at :math:`x_t`.
+    x_0, eps : Tensor
+        Data and standard normal noise, both of shape ``(batch, ...)``.
+    schedule : Schedule
+        Of T steps.
+    t : int or Tensor
+        From 2 to T; a tensor is int64 of shape ``(batch,)``.
+    reverse_variance : str
+        Which :math:`s_t^2`: see `reverse_variances`. With ``"posterior"`` the constant is 0.
+    label : Tensor, optional
+        For a conditional denoiser.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(batch,)``, float64, in nats; not negative.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above. Step 1 has no such term: see `reconstruction_term`.
+    """
+    variance = reverse_variances(schedule, reverse_variance)
+    schedule.check_steps(t, first=2, why="the term of step 1 is L_0, the reconstruction term")
+    _check_data(x_0)
+    t = t.cpu() if isinstance(t, Tensor) else t
+    error = _squared_error(denoiser, x_0, schedule, t, eps, label)
+    # As a function of t alone, so it may be looked up before it is multiplied.
+    ratio = schedule.posterior_variance / variance
+    weight = _of_eps(schedule) * ratio
+    constant = 0.5 * (ratio - 1 - ratio.log())
+    dim = x_0[0].numel()
+    return weight[t].to(error) * error + dim * constant[t].to(error)
+
+
+def step_weight(schedule: Schedule, t: int | Tensor, prediction: str) -> Tensor:
+    r"""Return the weight of a squared error in :math:`L_{t-1}`, at :math:`s_t^2 = \tilde\beta_t`.
+
+    ===========  ===================================================================
+    prediction   weight
+    ===========  ===================================================================
+    ``"x_0"``    :math:`\frac12 (\mathrm{SNR}_{t-1} - \mathrm{SNR}_t)`
+    ``"eps"``    :math:`\frac12 (\mathrm{SNR}_{t-1} / \mathrm{SNR}_t - 1)`
+    ``"v"``      :math:`\frac12 (\mathrm{SNR}_{t-1} - \mathrm{SNR}_t) (1 - \bar\alpha_t)`
+    ``"score"``  :math:`\frac12 (\mathrm{SNR}_{t-1} / \mathrm{SNR}_t - 1) (1 - \bar\alpha_t)`
+    ===========  ===================================================================
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Of T steps.
+    t : int or Tensor
+        From 2 to T; a tensor is int64 of shape ``(batch,)``.
+    prediction : str
+        Whose squared error, summed over coordinates, is to be weighted.
+
+    Returns
+    -------
+    Tensor
+        Shape ``()`` or ``(batch,)``, float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above. At t = 1 the weight would be infinite.
+    """
+    check_prediction("prediction", prediction)
+    schedule.check_steps(t, first=2, why="the weight of step 1 is infinite, and its term is L_0")
+    of_eps, variance = _of_eps(schedule), schedule.sigma_squared
+    weights = {
+        "x_0": of_eps * schedule.snr,
+        "eps": of_eps,
+        "v": of_eps * schedule.alpha_bar,
+        "score": of_eps * variance,
+    }
+    return weights[prediction][t]
+
+
+class Decoder(Protocol):
+    r"""What :math:`L_0` needs: a density of the datum given its prediction at step 1."""
+
+    def distribution(self, x_0_hat: Tensor, schedule: Schedule) -> Distribution:
+        r"""Return :math:`p_\theta(x_0 \mid x_1)`, of the shape of `x_0_hat`, float64."""
+        ...
+
+
+@dataclass(frozen=True)
+class GaussianDecoder:
+    r"""A normal density around :math:`\hat x_0(x_1)`, for data that are real numbers.
+
+    Parameters
+    ----------
+    sigma : float, optional
+        Its standard deviation, positive, in units of x. By default that of the noise of step 1,
+        :math:`\sqrt{\beta_1}`.
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is not positive and finite.
+    """
+
+    sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_sigma(self.sigma)
+
+    def distribution(self, x_0_hat: Tensor, schedule: Schedule) -> Normal:
+        r"""Return :math:`p_\theta(x_0 \mid x_1)`."""
+        mu = x_0_hat.double()
+        return Normal(mu, _decoder_sigma(self.sigma, schedule, mu))
+
+
+@dataclass(frozen=True)
+class DiscretizedGaussianDecoder:
+    r"""Probabilities of grey levels, from a normal density around :math:`\hat x_0(x_1)`.
+
+    The decoder of Ho et al. (2020): see `DiscretizedGaussian`.
+
+    Parameters
+    ----------
+    levels : int
+        How many, at least 2; they are evenly spaced from -1 to 1.
+    sigma : float, optional
+        Standard deviation of the density, positive, in units of x. By default
+        :math:`\sqrt{\beta_1}`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
+    """
+
+    levels: int = 256
+    sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_levels(self.levels)
+        _check_sigma(self.sigma)
+
+    def distribution(self, x_0_hat: Tensor, schedule: Schedule) -> DiscretizedGaussian:
+        r"""Return :math:`P_\theta(x_0 \mid x_1)`; it refuses data that are no levels."""
+        mu = x_0_hat.double()
+        return DiscretizedGaussian(mu, _decoder_sigma(self.sigma, schedule, mu), self.levels)
+
+
+def reconstruction_term(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    schedule: Schedule,
+    eps: Tensor,
+    decoder: Decoder,
+    *,
+    label: Tensor | None = None,
+) -> Tensor:
+    r"""Return :math:`-\log p_\theta(x_0 \mid x_1)`, whose mean over `eps` is :math:`L_0`.
+
+    Step 1 is not a KL divergence: :math:`q(x_0 \mid x_1, x_0)` is a point. The model needs a
+    density of data of its own there, and what the bound is worth depends on it.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Asked for ``"x_0"`` at :math:`x_1`.
+    x_0, eps : Tensor
+        Data and standard normal noise, both of shape ``(batch, ...)``.
+    schedule : Schedule
+        Of T steps.
+    decoder : Decoder
+        `GaussianDecoder` or `DiscretizedGaussianDecoder`.
+    label : Tensor, optional
+        For a conditional denoiser.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(batch,)``, float64, in nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or the decoder refuses the data.
+    """
+    _check_data(x_0)
+    x_1 = diffuse(x_0, eps, schedule, 1)
+    x_0_hat = denoiser.predict(x_1, schedule.log_snr[1], "x_0", **_labelled(label))
+    return -_sum(decoder.distribution(x_0_hat, schedule).log_prob(x_0.double()))
+
+
+def elbo(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    schedule: Schedule,
+    generator: torch.Generator,
+    *,
+    decoder: Decoder,
+    num_times: int | None = None,
+    reverse_variance: str = "posterior",
+    label: Tensor | None = None,
+) -> BoundTerms:
+    r"""Return an unbiased estimate of the bound, in its three parts.
+
+    The prior's part is exact. The others are for one draw of noise at each step that is visited;
+    for a smaller error repeat the data.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        The model.
+    x_0 : Tensor
+        Data, shape ``(batch, ...)``.
+    schedule : Schedule
+        Of T steps.
+    generator : torch.Generator
+        Where noise and steps are drawn from.
+    decoder : Decoder
+        `GaussianDecoder` or `DiscretizedGaussianDecoder`.
+    num_times : int, optional
+        At how many steps each datum is looked at, at least 1. They are stratified: steps 2 to T
+        are cut into as many equal parts, and one is drawn in each. By default all T - 1 steps are
+        visited and summed.
+    reverse_variance : str
+        See `reverse_variances`.
+    label : Tensor, optional
+        For a conditional denoiser.
+
+    Returns
+    -------
+    BoundTerms
+        Each part of shape ``(batch,)``, float64, in nats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    """
+    _check_data(x_0)
+    _check_num_times(num_times)
+    # A chain of one step has no term to look up, but a wrong name is wrong there too.
+    reverse_variances(schedule, reverse_variance)
+    batch, num_terms = len(x_0), schedule.num_steps - 1
+    steps = torch.zeros(batch, dtype=torch.float64, device=x_0.device)
+    if num_times is None:
+        visits: list[int | Tensor] = list(range(2, schedule.num_steps + 1))
+        factor = 1.0
+    elif num_terms == 0:
+        visits, factor = [], 1.0
+    else:
+        place = _stratified(num_times, batch, generator)
+        # The largest place below 1 may round up to the end when it is multiplied.
+        visits = list(2 + (place * num_terms).long().clamp(max=num_terms - 1).cpu())
+        factor = num_terms / num_times
+    for t in visits:
+        eps = _noise_like(x_0, generator)
+        steps = steps + factor * step_term(
+            denoiser, x_0, schedule, t, eps, reverse_variance=reverse_variance, label=label
+        )
+    eps = _noise_like(x_0, generator)
+    return BoundTerms(
+        prior=prior_term(x_0, schedule),
+        steps=steps,
+        reconstruction=reconstruction_term(denoiser, x_0, schedule, eps, decoder, label=label),
+    )
+
+
+def continuous_elbo(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    log_snr_of_time: LogSNROfTime,
+    generator: torch.Generator,
+    *,
+    decoder: Decoder,
+    num_times: int = 32,
+    label: Tensor | None = None,
+) -> BoundTerms:
+    r"""Return an unbiased estimate of the bound of infinitely many steps (Kingma et al., 2021).
+
+    .. math:: \sum_{t=2}^T L_{t-1} \;\to\; \frac12 \int_0^1 E \lVert \varepsilon
+              - \hat\varepsilon(x_\tau) \rVert^2 \Bigl(-\frac{d \lambda}{d \tau}\Bigr) d\tau
+
+    The ends are those of `discretize`: the datum is decoded at :math:`\tau = 0`, and the prior
+    meets :math:`\tau = 1`. As an integral over :math:`\lambda` it depends on the schedule through
+    these two ends only.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        The model.
+    x_0 : Tensor
+        Data, shape ``(batch, ...)``.
+    log_snr_of_time : callable
+        From float64 times to log-SNR, falling and differentiable; gradients of its parameters
+        flow through.
+    generator : torch.Generator
+        Where noise and times are drawn from.
+    decoder : Decoder
+        `GaussianDecoder` or `DiscretizedGaussianDecoder`.
+    num_times : int
+        At how many times each datum is looked at, at least 1; one in each of as many equal parts
+        of [0, 1].
+    label : Tensor, optional
+        For a conditional denoiser.
+
+    Returns
+    -------
+    BoundTerms
+        Each part of shape ``(batch,)``, float64, in nats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or the schedule does not fall.
+    """
+    _check_data(x_0)
+    _check_num_times(num_times)
+    ends = from_log_snr(log_snr_of_time(torch.tensor([0.0, 1.0], dtype=torch.float64)))
+    steps = torch.zeros(len(x_0), dtype=torch.float64, device=x_0.device)
+    for tau in _stratified(num_times, len(x_0), generator):
+        level, slope = _with_slope(log_snr_of_time, tau)
+        error = _error_at(denoiser, x_0, level, _noise_like(x_0, generator), label)
+        steps = steps + 0.5 * error * -slope.to(error) / num_times
+    eps = _noise_like(x_0, generator)
+    return BoundTerms(
+        prior=prior_term(x_0, ends),
+        steps=steps,
+        reconstruction=reconstruction_term(denoiser, x_0, ends, eps, decoder, label=label),
+    )
+
+
+def bits_per_dim(
+    nats: Tensor | float,
+    dim: int,
+    *,
+    levels: int | None = None,
+    low: float = -1.0,
+    high: float = 1.0,
+) -> Tensor | float:
+    r"""Return nats of a datum, such as :math:`-\mathrm{ELBO}`, in bits for each coordinate.
+
+    .. math:: \text{bits/dim} = \frac{\text{nats}}{D \ln 2} + \log_2 \frac{k}{h - l}
+
+    The second part is for a density of dequantised data: k levels, with uniform noise that fills
+    the gap to the next, scaled so that all of them fill :math:`[l, h]`. A level is then a cell of
+    width :math:`(h - l) / k`, and the density times that width is what bounds its probability. For
+    256 levels on [-1, 1] the constant is 7. For probabilities, as of a discretized decoder, there
+    is no such part.
+
+    Parameters
+    ----------
+    nats : Tensor or float
+        A negative log-probability or log-density of a whole datum, any shape.
+    dim : int
+        D, at least 1.
+    levels : int, optional
+        k, at least 2, for a density; by default `nats` is of a probability.
+    low, high : float
+        l and h; used with `levels` only.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
+    """
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        raise ValueError(f"dim = {dim!r}; accepted are ints from 1")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"low = {low!r}, high = {high!r}; accepted are finite, low < high")
+    constant = 0.0
+    if levels is not None:
+        _check_levels(levels)
+        constant = math.log2(levels / (high - low))
+    return nats / (dim * math.log(2)) + constant
+
+
+class DiscretizedGaussian(Distribution):
+    r"""A normal density, of which each level gets the mass that is nearest to it.
+
+    With levels :math:`x = -1 + 2j / (k - 1)` and half their distance :math:`h = 1 / (k - 1)`,
+
+    .. math:: P(x) = \Phi\Bigl(\frac{x + h - \mu}{\sigma}\Bigr)
+              - \Phi\Bigl(\frac{x - h - \mu}{\sigma}\Bigr)
+
+    except that the first level has all mass to its left and the last all to its right, so that
+    the probabilities sum to 1 (Ho et al., 2020, equation 13). The difference is taken in logarithms
+    and in the lower tail, so far from the mean nothing underflows.
+
+    Parameters
+    ----------
+    loc : Tensor
+        :math:`\mu`, any shape, in units of x; it may lie outside [-1, 1].
+    scale : Tensor or float
+        :math:`\sigma`, positive, of a shape that broadcasts.
+    levels : int
+        k, at least 2.
+    validate_args : bool, optional
+        As in `torch.distributions`: whether values that are no levels are refused.
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    has_enumerate_support = True
+
+    def __init__(
+        self,
+        loc: Tensor,
+        scale: Tensor | float,
+        levels: int = 256,
+        validate_args: bool | None = None,
+    ) -> None:
+        _check_levels(levels)
+        self.loc, self.scale = broadcast_all(loc, scale)
+        self.levels = levels
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The levels."""
+        return _Levels(self.levels)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability of each level, in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        half = 1 / (self.levels - 1)
+        left = (value - half - self.loc) / self.scale
+        right = (value + half - self.loc) / self.scale
+        # The mass between left and right is that between -right and -left: take the lower tail.
+        is_upper = left + right > 0
+        lower = torch.where(is_upper, -right, left)
+        upper = torch.where(is_upper, -left, right)
+        log_upper = log_ndtr(upper)
+        interior = log_upper + torch.log(-torch.expm1(log_ndtr(lower) - log_upper))
+        is_first, is_last = value < -1 + half, value > 1 - half
+        return torch.where(
+            is_first, log_ndtr(right), torch.where(is_last, log_ndtr(-left), interior)
+        )
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """Return all levels, shape ``(levels, *batch_shape)``, or with ones if not expanded."""
+        index = torch.arange(self.levels, dtype=self.loc.dtype, device=self.loc.device)
+        values = (2 * index / (self.levels - 1) - 1).view(-1, *[1] * self.loc.ndim)
+        return values.expand(-1, *self.batch_shape) if expand else values
+
+
+class _Levels(constraints.Constraint):
+    """The numbers -1 + 2 j / (levels - 1)."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def check(self, value: Tensor) -> Tensor:
+        """Return, elementwise, whether a number is one of the levels, up to rounding."""
+        index = (value + 1) / 2 * (self.levels - 1)
+        nearest = index.round()
+        return (nearest >= 0) & (nearest < self.levels) & ((index - nearest).abs() < ON_LEVEL)
+
+
+def _of_eps(schedule: Schedule) -> Tensor:
+    """Return the weights of the squared error of eps, ``(T + 1,)``: nan at 0, infinite at 1."""
+    # As a difference of log-SNR: in the ratio of two SNR what they differ by would be rounded off.
+    weights = 0.5 * torch.expm1(-schedule.log_snr.diff())
+    return torch.cat([torch.full_like(weights[:1], math.nan), weights])
+
+
+def _squared_error(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    schedule: Schedule,
+    t: int | Tensor,
+    eps: Tensor,
+    label: Tensor | None,
+) -> Tensor:
+    x_t = diffuse(x_0, eps, schedule, t)
+    level = schedule.log_snr[t].to(x_0.device)
+    return _sum((eps - denoiser.predict(x_t, level, "eps", **_labelled(label))).square())
+
+
+def _error_at(
+    denoiser: Denoiser, x_0: Tensor, log_snr: Tensor, eps: Tensor, label: Tensor | None
+) -> Tensor:
+    level = log_snr.reshape(-1, *[1] * (x_0.ndim - 1))
+    a, sigma = torch.sigmoid(level).sqrt().to(x_0), torch.sigmoid(-level).sqrt().to(x_0)
+    eps_hat = denoiser.predict(a * x_0 + sigma * eps, log_snr, "eps", **_labelled(label))
+    return _sum((eps - eps_hat).square())
+
+
+def _with_slope(log_snr_of_time: LogSNROfTime, tau: Tensor) -> tuple[Tensor, Tensor]:
+    tau = tau.detach().cpu()
+    level = log_snr_of_time(tau)
+    # A schedule that is learned gets its gradient through the slope too; a fixed one has no graph.
+    is_learned = level.requires_grad
+    with torch.enable_grad():
+        tau = tau.requires_grad_()
+        total = log_snr_of_time(tau).sum()
+        (slope,) = torch.autograd.grad(total, tau, create_graph=is_learned)
+    if (slope >= 0).any():
+        raise ValueError(
+            "log_snr_of_time has slope "
+            f"{slope.max().item():g} at tau = {tau[slope.argmax()].item():g}; accepted are "
+            "functions that fall"
+        )
+    return level, slope
+
+
+def _labelled(label: Tensor | None) -> dict[str, Any]:
+    """Return the keyword for a label, and none without: a denoiser need not know of labels."""
+    return {} if label is None else {"label": label}
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.flatten(1).sum(1, dtype=torch.float64)
+
+
+def _noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+def _stratified(num_times: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Return times in [0, 1), shape ``(num_times, batch)``: one in each part, for each datum."""
+    u = torch.rand(
+        num_times, batch, generator=generator, dtype=torch.float64, device=generator.device
+    )
+    return (torch.arange(num_times, device=u.device)[:, None] + u) / num_times
+
+
+def _decoder_sigma(sigma: float | None, schedule: Schedule, x: Tensor) -> Tensor:
+    # At t = 1 the noise so far, 1 - abar_1, is beta_1.
+    return (
+        schedule.sigma[1].to(x)
+        if sigma is None
+        else torch.tensor(sigma, dtype=x.dtype, device=x.device)
+    )
+
+
+def _check_data(x_0: Tensor) -> None:
+    if x_0.ndim < 2 or len(x_0) == 0:
+        raise ValueError(
+            f"x_0 has shape {tuple(x_0.shape)}; accepted is (batch, ...) with at least one datum "
+            "and one more dimension"
+        )
+
+
+def _check_num_times(num_times: int | None) -> None:
+    if num_times is not None and (
+        isinstance(num_times, bool) or not isinstance(num_times, int) or num_times < 1
+    ):
+        raise ValueError(f"num_times = {num_times!r}; accepted are ints from 1")
+
+
+def _check_levels(levels: int) -> None:
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+        raise ValueError(f"levels = {levels!r}; accepted are ints from 2")
+
+
+def _check_sigma(sigma: float | None) -> None:
+    if sigma is not None and not (sigma > 0 and math.isfinite(sigma)):
+        raise ValueError(f"sigma = {sigma!r}; accepted are positive numbers")

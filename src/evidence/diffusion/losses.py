@@ -1,0 +1,180 @@
+r"""What a denoiser is trained on: a loss for `evidence.training.train`.
+
+Settings are bound with `functools.partial`::
+
+    loss = partial(denoising_loss, log_snr_of_time=cosine_log_snr(10, -10))
+    train(NetworkDenoiser(network, "v"), x, loss, ...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from evidence.diffusion.networks import NO_LABEL
+from evidence.diffusion.prediction import NetworkDenoiser
+from evidence.diffusion.schedule import Schedule
+
+__all__ = ["denoising_loss", "stratified_uniform"]
+
+WEIGHTINGS = ("simple", "elbo")
+
+
+def denoising_loss(
+    model: NetworkDenoiser,
+    batch: Tensor | tuple[Tensor, Tensor],
+    generator: torch.Generator,
+    *,
+    log_snr_of_time: Callable[[Tensor], Tensor] | None = None,
+    schedule: Schedule | None = None,
+    weighting: str = "simple",
+    label_dropout: float = 0.1,
+) -> Tensor:
+    r"""Return the squared error of a denoiser at random noise levels, one for each datum.
+
+    With ``weighting="simple"`` it is the error of what the network predicts,
+
+    .. math:: \frac1B \sum_n \bigl\| y_n - \hat y(x_{t_n}, \lambda_{t_n}) \bigr\|^2,
+              \qquad y \in \{\epsilon, x_0, v\},
+
+    which for the noise is :math:`L_{simple}` of DDPM (arXiv 2006.11239, equation 14), and no bound.
+    With ``weighting="elbo"`` it is an unbiased estimate of the bound's sum over steps, in nats,
+    whatever the network predicts. In continuous time (arXiv 2107.00630, equation 18)
+
+    .. math:: \frac1B \sum_n \tfrac12 \Bigl(-\frac{d\lambda}{d\tau}\Bigr)
+              \bigl\| \epsilon_n - \hat\epsilon_n \bigr\|^2;
+
+    for a schedule T times :math:`\tfrac12 (\mathrm{SNR}_{t-1} - \mathrm{SNR}_t)
+    \| x_0 - \hat x_0 \|^2`. At t = 1, where this weight is infinite and the bound has a decoder,
+    it is :math:`\tfrac12 \mathrm{SNR}_1`: a Gaussian decoder of variance
+    :math:`1 / \mathrm{SNR}_1`, without its constant.
+
+    The times of a batch are stratified: one in each of B equal parts, so that every batch sees all
+    noise levels.
+
+    Parameters
+    ----------
+    model : NetworkDenoiser
+        The denoiser.
+    batch : Tensor or tuple of two Tensors
+        x_0, shape ``(batch, ...)``; or x_0 and labels ``(batch,)``, int64.
+    generator : torch.Generator
+        Of the times, the noise and the dropped labels.
+    log_snr_of_time : callable, optional
+        Takes times in [0, 1], ``(batch,)``, and returns log-SNRs that fall with time. Times are
+        continuous. For ``"elbo"`` it must be differentiable. It is not trained: no gradient
+        reaches its weights, if it has any.
+    schedule : Schedule, optional
+        Times are its steps 1..T. Exactly one of the two is given.
+    weighting : str
+        ``"simple"`` or ``"elbo"``.
+    label_dropout : float
+        The probability, in [0, 1], with which a label is hidden, so that one network learns to
+        denoise with and without (arXiv 2207.12598).
+
+    Returns
+    -------
+    Tensor
+        A scalar: a sum over dimensions and a mean over data.
+
+    Raises
+    ------
+    ValueError
+        If neither or both of the noise levels are given, or a setting is unknown.
+    """
+    if (log_snr_of_time is None) == (schedule is None):
+        given = "neither" if schedule is None else "both"
+        raise ValueError(f"of log_snr_of_time and schedule {given} is given; accepted is one")
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting is {weighting!r}; accepted are 'simple' and 'elbo'")
+    if not 0 <= label_dropout <= 1:
+        raise ValueError(f"label_dropout is {label_dropout!r}; accepted are numbers in [0, 1]")
+    x_0, label = batch if isinstance(batch, tuple) else (batch, None)
+    tau = stratified_uniform(len(x_0), generator, dtype=torch.float64)
+    if schedule is not None:
+        log_snr, eps_weight = _at_steps(schedule, tau)
+    elif weighting == "elbo":
+        log_snr, eps_weight = _with_slope(log_snr_of_time, tau.to(x_0.dtype))
+    else:
+        log_snr = log_snr_of_time(tau.to(x_0.dtype))
+    log_snr = log_snr.detach().to(x_0.dtype)
+    eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
+    over_data = (-1,) + (1,) * (x_0.ndim - 1)
+    signal = torch.sigmoid(log_snr).sqrt().view(over_data)
+    noise = torch.sigmoid(-log_snr).sqrt().view(over_data)
+    x_t = signal * x_0 + noise * eps
+    if label is not None:
+        is_hidden = torch.rand(label.shape, generator=generator, device=label.device)
+        label = label.masked_fill(is_hidden < label_dropout, NO_LABEL)
+
+    inputs = (x_t, log_snr) if label is None else (x_t, log_snr, label)
+    predicted = model.network(*inputs)
+    target = {"x_0": x_0, "eps": eps}.get(model.prediction)
+    if target is None:
+        target = signal * eps - noise * x_0
+    error = (predicted - target).square().flatten(1).sum(1)
+    if weighting == "simple":
+        return error.mean()
+    return (
+        (error.double() * eps_weight * _eps_error_for(model.prediction, log_snr))
+        .mean()
+        .to(error.dtype)
+    )
+
+
+def stratified_uniform(
+    num_samples: int, generator: torch.Generator, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Draw numbers from [0, 1), one in each of as many equal parts, in order.
+
+    Each for itself would be uniform if the parts were mixed; a mean over them has less variance
+    than one over independent numbers.
+
+    Parameters
+    ----------
+    num_samples : int
+        How many.
+    generator : torch.Generator
+        Of the draws.
+    dtype : torch.dtype, optional
+        Of the numbers.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(num_samples,)``, on the device of the generator.
+    """
+    kind = {"device": generator.device, "dtype": dtype}
+    within = torch.rand(num_samples, generator=generator, **kind)
+    return (torch.arange(num_samples, **kind) + within) / num_samples
+
+
+def _at_steps(schedule: Schedule, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-SNRs of random steps, and T times the weights of their errors of eps."""
+    t = (tau * schedule.num_steps).long() + 1
+    log_snr = schedule.log_snr.to(tau.device)[t]
+    # SNR_{t-1} / SNR_t - 1, from logarithms: their difference keeps its digits where both are large
+    ratio = torch.expm1(schedule.log_snr.to(tau.device)[t - 1] - log_snr)
+    return log_snr, schedule.num_steps / 2 * torch.where(t == 1, 1.0, ratio)
+
+
+def _with_slope(log_snr_of_time: Callable[[Tensor], Tensor], tau: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-SNRs of random times, and the weights of their errors of eps."""
+    with torch.enable_grad():
+        tau = tau.requires_grad_()
+        log_snr = log_snr_of_time(tau)
+        (slope,) = torch.autograd.grad(log_snr.sum(), tau)
+    return log_snr, -slope / 2
+
+
+def _eps_error_for(prediction: str, log_snr: Tensor) -> Tensor:
+    """Return the squared error of eps for a squared error of 1 of what is predicted."""
+    match prediction:
+        case "eps":
+            return torch.ones_like(log_snr)
+        case "x_0":
+            return torch.exp(log_snr)
+        case _:
+            return torch.sigmoid(log_snr)
