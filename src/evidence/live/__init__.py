@@ -1,13 +1,15 @@
 """Live figures: what a reader moves, computed in the page itself, without a kernel.
 
 A live figure is one widget. What it computes is written in JavaScript beside its Python file; a
-model's weights are handed over as float16. The same object lives in a notebook, where its traits
-are Python values, and in the built page, which needs neither kernel nor network.
+model's weights are handed over in float16, or in bytes. The same object lives in a notebook, where
+its traits are Python values, and in the built page, which needs neither kernel nor network.
 """
 
 from evidence.live.bound import Bound
 from evidence.live.code_space import CodeSpace
 from evidence.live.figure import LiveFigure
+from evidence.live.gradients import Gradients
 from evidence.live.jensen import Jensen
+from evidence.live.latent_map import LatentMap
 
-__all__ = ["Bound", "CodeSpace", "Jensen", "LiveFigure"]
+__all__ = ["Bound", "CodeSpace", "Gradients", "Jensen", "LatentMap", "LiveFigure"]

@@ -294,21 +294,16 @@ function render({ model, el }) {
         + verdict.textContent
     ));
   }
-  function moveTo(next) {
-    glider.stop();
-    show(inRange(next));
-    tell();
-  }
-  const teller = makeTeller(model, ["x", "mu", "sigma"], () => {
-    glider.stop();
-    show(inRange(told()));
+  const { moveTo, glide, leave } = makeMover(model, ["x", "mu", "sigma"], {
+    read: told,
+    write: () => ({ x: values[0], mu: values[1], sigma: values[2] }),
+    inRange,
+    show,
   });
-  const tell = () => teller.tell({ x: values[0], mu: values[1], sigma: values[2] });
   const speaker = makeSpeaker(status);
-  const glider = makeGlider(show, tell);
 
   // The reader's hand.
-  const glideTo = ({ mu, sigma }) => glider.glide(values, [values[0], mu, sigma]);
+  const glideTo = ({ mu, sigma }) => glide(values, [values[0], mu, sigma]);
   const far = ({ mu }) => Math.abs(mu - values[1]);
   fitButton.addEventListener("click", () => glideTo(optima[0]));
   otherButton.addEventListener("click", () => {
@@ -327,15 +322,14 @@ function render({ model, el }) {
   }));
   makeDraggable(surface, hands, {
     choose: () => hands[0],
-    tap: (place) => glider.glide(values, inRange(middle(place))),
+    tap: (place) => glide(values, middle(place)),
   });
 
   const stopDrawing = keepDrawn(root, surface, drawBackground);
 
   return () => {
     stopDrawing();
-    teller.leave();
-    glider.stop();
+    leave();
     speaker.hush();
   };
 }

@@ -19,14 +19,14 @@ __all__ = ["LiveFigure", "blank_picture", "png", "read_script", "read_style"]
 FOLDER = Path(__file__).parent
 
 
-def read_script(name: str) -> str:
-    """Return the ES module ``name.js`` of this folder, behind the functions all figures share."""
-    return _read("shared.js") + "\n" + _read(f"{name}.js")
+def read_script(*names: str) -> str:
+    """Return an ES module: what all figures share, then each ``name.js`` of this folder."""
+    return "\n".join(_read(f"{name}.js") for name in ("shared", *names))
 
 
-def read_style(name: str) -> str:
-    """Return the style sheet ``name.css`` of this folder, behind the rules all figures share."""
-    return _read("shared.css") + "\n" + _read(f"{name}.css")
+def read_style(*names: str) -> str:
+    """Return a style sheet: what all figures share, then each ``name.css`` of this folder."""
+    return "\n".join(_read(f"{name}.css") for name in ("shared", *names))
 
 
 def _read(name: str) -> str:

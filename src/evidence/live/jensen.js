@@ -77,7 +77,7 @@ function render({ model, el }) {
     ["All weight on w\u2081", ([first, second]) => [first, second, 1]],
   ].map(([name, goal]) => {
     const button = element("button", { type: "button" }, name);
-    button.addEventListener("click", () => glider.glide(values, inRange(goal(values))));
+    button.addEventListener("click", () => glide(values, goal(values)));
     return button;
   });
   const status = element("div", { class: "live-unseen", role: "status" });
@@ -202,18 +202,13 @@ function render({ model, el }) {
         + `gap ${number(gap)}: ${judge([first, second], weight, gap)}`
     ));
   }
-  function moveTo(next) {
-    glider.stop();
-    show(inRange(next));
-    tell();
-  }
-  const teller = makeTeller(model, ["w", "weight"], () => {
-    glider.stop();
-    show(inRange(told()));
+  const { moveTo, glide, leave } = makeMover(model, ["w", "weight"], {
+    read: told,
+    write: () => ({ w: values.slice(0, 2), weight: values[2] }),
+    inRange,
+    show,
   });
-  const tell = () => teller.tell({ w: values.slice(0, 2), weight: values[2] });
   const speaker = makeSpeaker(status);
-  const glider = makeGlider(show, tell);
 
   // The reader's hand.
   const hands = nodes.map((node, i) => {
@@ -237,15 +232,14 @@ function render({ model, el }) {
   };
   makeDraggable(surface, hands, {
     choose: nearerPoint,
-    tap: (place) => glider.glide(values, inRange(nearerPoint(place).goal(place))),
+    tap: (place) => glide(values, nearerPoint(place).goal(place)),
   });
 
   const stopDrawing = keepDrawn(root, surface, drawBackground);
 
   return () => {
     stopDrawing();
-    teller.leave();
-    glider.stop();
+    leave();
     speaker.hush();
   };
 }

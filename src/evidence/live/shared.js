@@ -65,11 +65,25 @@ const ACTIVATIONS = {
   sigmoid: (x) => 1 / (1 + Math.exp(-x)),
 };
 
+// Whole numbers from -127 to 127, each times the scale of its row.
+function readScaledBytes(view, scales, rowLength) {
+  return Float32Array.from({ length: view.byteLength }, (_, i) => (
+    view.getInt8(i) * scales.getFloat32(4 * Math.floor(i / rowLength), true)
+  ));
+}
+
 // Make the function that a network of linear layers and activations computes, in float64.
 // What it returns is overwritten by the next call.
 function makeNetwork(layers, weightsView) {
-  const weights = readFloat16(weightsView);
   let offset = 0;
+  const take = (length) => {
+    if (offset + length > weightsView.byteLength) {
+      throw new Error(`the layers need more than the ${weightsView.byteLength} bytes there are`);
+    }
+    const part = new DataView(weightsView.buffer, weightsView.byteOffset + offset, length);
+    offset += length;
+    return part;
+  };
   const steps = layers.map((layer) => {
     if (layer.kind !== "linear") {
       const activation = ACTIVATIONS[layer.kind];
@@ -80,23 +94,46 @@ function makeNetwork(layers, weightsView) {
       };
     }
     const { inputs, outputs } = layer;
-    const start = offset;
-    const bias = start + inputs * outputs;
-    offset = bias + (layer.bias ? outputs : 0);
+    const weights = layer.bits === 8
+      ? readScaledBytes(take(inputs * outputs), take(4 * outputs), inputs)
+      : readFloat16(take(2 * inputs * outputs));
+    const bias = layer.bias ? readFloat16(take(2 * outputs)) : new Float32Array(outputs);
     const y = new Float64Array(outputs);
     return (x) => {
-      for (let row = 0, w = start; row < outputs; row++) {
-        let sum = layer.bias ? weights[bias + row] : 0;
+      for (let row = 0, w = 0; row < outputs; row++) {
+        let sum = bias[row];
         for (let i = 0; i < inputs; i++) sum += weights[w++] * x[i];
         y[row] = sum;
       }
       return y;
     };
   });
-  if (offset !== weights.length) {
-    throw new Error(`the layers need ${offset} weights, but there are ${weights.length}`);
+  if (offset !== weightsView.byteLength) {
+    throw new Error(`the layers need ${offset} bytes, but there are ${weightsView.byteLength}`);
   }
   return (input) => steps.reduce((x, step) => step(x), Float64Array.from(input));
+}
+
+const WEYL = 0x9e3779b9;
+
+// Scramble 32 bits, one to one: the finalizer of MurmurHash3.
+function hash(number) {
+  let bits = Math.imul(number ^ (number >>> 16), 0x85ebca6b);
+  bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
+  return (bits ^ (bits >>> 16)) >>> 0;
+}
+
+// Standard normal draws, as in Python: Box and Muller.
+function makeNoise(seed, count) {
+  const start = hash(seed + 1);
+  const uniform = (i) => (hash((start + Math.imul(i + 1, WEYL)) | 0) + 0.5) / 2 ** 32;
+  const eps = new Float64Array(count + (count % 2));
+  for (let i = 0; i < count; i += 2) {
+    const radius = Math.sqrt(-2 * Math.log(uniform(i)));
+    const angle = 2 * Math.PI * uniform(i + 1);
+    [eps[i], eps[i + 1]] = [radius * Math.cos(angle), radius * Math.sin(angle)];
+  }
+  return eps.subarray(0, count);
 }
 
 // A number as it is written in text, with a true minus sign.
@@ -184,11 +221,16 @@ function prefersStillness() {
   return matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
 
+const easeInAndOut = (time) => time * time * (3 - 2 * time);
+
 // Take numbers to others, smoothly where motion is welcome; `tell` is called once they are there.
 function makeGlider(show, tell) {
   let frame = 0;
-  const stop = () => cancelAnimationFrame(frame);
-  const glide = (start, goal) => {
+  const stop = () => {
+    cancelAnimationFrame(frame);
+    frame = 0;
+  };
+  const glide = (start, goal, { ms = GLIDE_MS, ease = easeInAndOut } = {}) => {
     stop();
     if (prefersStillness()) {
       show(goal);
@@ -197,19 +239,20 @@ function makeGlider(show, tell) {
     }
     const began = performance.now();
     const step = (now) => {
-      const time = Math.min(1, Math.max(0, now - began) / GLIDE_MS);
+      const time = Math.min(1, Math.max(0, now - began) / ms);
       if (time === 1) {
+        frame = 0;
         show(goal);
         tell();
         return;
       }
-      const eased = time * time * (3 - 2 * time);
+      const eased = ease(time);
       show(start.map((from, i) => from + eased * (goal[i] - from)));
       frame = requestAnimationFrame(step);
     };
     frame = requestAnimationFrame(step);
   };
-  return { glide, stop };
+  return { glide, stop, isGliding: () => frame !== 0 };
 }
 
 // Keep the widget's values and a figure's alike: `tell({name: value})` sets them, and `hear` is
@@ -229,6 +272,32 @@ function makeTeller(model, names, hear) {
     },
     leave: () => {
       for (const name of names) model.off(`change:${name}`, listen);
+    },
+  };
+}
+
+// Move a figure. Its numbers are changed by its reader, at once or smoothly, and by who sets the
+// widget's values of these names, from which `read()` takes them and which `write()` gives. All go
+// through `inRange(numbers)` to `show(numbers)`.
+function makeMover(model, names, { read, write, inRange, show }) {
+  const tell = () => teller.tell(write());
+  const glider = makeGlider(show, tell);
+  const teller = makeTeller(model, names, () => {
+    glider.stop();
+    show(inRange(read()));
+  });
+  return {
+    moveTo: (next) => {
+      glider.stop();
+      show(inRange(next));
+      tell();
+    },
+    glide: (from, goal, pace) => glider.glide(from, inRange(goal), pace),
+    isGliding: glider.isGliding,
+    tell,
+    leave: () => {
+      glider.stop();
+      teller.leave();
     },
   };
 }
@@ -353,13 +422,13 @@ function minus(a, b) {
 
 // Draw lines at round numbers, and the numbers at the edges, of a plane of this width and height.
 // Axes are the horizontal one, then perhaps the vertical one; each has its ends, `place(number)` on
-// the screen, and a name.
+// the screen, a name, and perhaps round numbers of its own.
 function drawAxes(group, width, height, ...axes) {
   const made = [];
-  for (const [axis, { low, high, place, name, count = 6 }] of axes.entries()) {
+  for (const [axis, { low, high, place, name, count = 6, round }] of axes.entries()) {
     const extent = axis ? height : width;
-    const round = roundTicks(low, high, count);
-    for (const tick of round.ticks) {
+    const { ticks, digits } = round ?? roundTicks(low, high, count);
+    for (const tick of ticks) {
       const at = place(tick);
       made.push(svgElement("line", axis
         ? { x1: 0, x2: width, y1: at, y2: at }
@@ -369,7 +438,7 @@ function drawAxes(group, width, height, ...axes) {
       const label = svgElement("text", axis
         ? { x: 5, y: at, dy: "-0.3em" }
         : { x: at, y: height - 5, dx: 3 });
-      label.textContent = formatNumber(tick, round.digits);
+      label.textContent = formatNumber(tick, digits);
       made.push(label);
     }
     const label = svgElement("text", axis
