@@ -8,6 +8,10 @@ Each page is opened with an empty cache, from a server on this machine, and each
 host is turned down and counted. Bytes are those of the answers, as they are and as gzip would send
 them. Times count from the click: to the first paint with content, to the end of loading, and to the
 first live figure drawn, which is scrolled to at once.
+
+Live figures are then moved by their first control, a step at each key, and the frames of the
+browser are timed: at 60 a second one takes 16.7 ms. The work is the time of the page's main thread
+for each of them.
 """
 
 from __future__ import annotations
@@ -15,9 +19,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import itertools
 import shutil
 import statistics
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +34,16 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 from evidence_book.browser import launched, served
 
-__all__ = ["Cost", "measure", "report", "stock_site", "table"]
+__all__ = [
+    "Cost",
+    "Motion",
+    "frame_table",
+    "measure",
+    "measure_motion",
+    "report",
+    "stock_site",
+    "table",
+]
 
 STOCK = "book/bound/jensen"
 REPETITIONS = 3
@@ -38,6 +53,13 @@ FIRST_PAINT = (
 )
 LOADED = "() => performance.getEntriesByType('navigation')[0].loadEventEnd"
 NOW = "() => performance.now()"
+CONTROL = "[role=slider], input[type=range], [tabindex='0']"
+SECONDS_OF_MOTION = 2.0
+WATCH_FRAMES = """() => {
+  window.frames_seen = [];
+  const see = (time) => { window.frames_seen.push(time); requestAnimationFrame(see); };
+  requestAnimationFrame(see);
+}"""
 STOCK_CONFIG = """title: A stock book
 execute:
   execute_notebooks: "off"
@@ -67,6 +89,26 @@ class Cost:
     first_paint: float = float("nan")
     loaded: float = float("nan")
     first_figure: float = float("nan")
+
+
+@dataclass
+class Motion:
+    """How smoothly a live figure moves, in milliseconds.
+
+    Attributes
+    ----------
+    figure : str
+        Its kind.
+    median, slow : float
+        From frame to frame: the median, and what 95 of 100 stay below.
+    work : float
+        Of the page's main thread, for each frame.
+    """
+
+    figure: str
+    median: float
+    slow: float
+    work: float
 
 
 def measure(browser: Browser, base: str, name: str) -> Cost:
@@ -115,6 +157,47 @@ def _time_of_first_figure(page: Page) -> float:
     return page.evaluate(NOW)
 
 
+def measure_motion(browser: Browser, base: str, name: str) -> list[Motion]:
+    """Move each live figure of a page by keys, and time the frames; arguments as in `measure`."""
+    context = browser.new_context(viewport=WINDOW)
+    page = context.new_page()
+    page.goto(f"{base}/{name}", wait_until="load")
+    session = context.new_cdp_session(page)
+    session.send("Performance.enable")
+
+    def busy_seconds() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
+
+    motions = []
+    places = page.locator("[data-live]")
+    for index in range(places.count()):
+        place = places.nth(index)
+        place.scroll_into_view_if_needed()
+        control = place.locator(f".live-stage :is({CONTROL})").first
+        control.focus()
+        page.evaluate(WATCH_FRAMES)
+        busy, start = busy_seconds(), time.perf_counter()
+        keys = 0
+        while time.perf_counter() - start < SECONDS_OF_MOTION:
+            page.keyboard.press("ArrowRight" if keys // 20 % 2 == 0 else "ArrowLeft")
+            keys += 1
+        busy = busy_seconds() - busy
+        seen = page.evaluate("window.frames_seen")
+        gaps = sorted(after - before for before, after in itertools.pairwise(seen))
+        motions.append(
+            Motion(
+                place.get_attribute("data-live"),
+                statistics.median(gaps),
+                gaps[int(0.95 * len(gaps))],
+                1e3 * busy / len(gaps),
+            )
+        )
+        page.reload(wait_until="load")
+    context.close()
+    return motions
+
+
 def stock_site(root: Path, folder: Path) -> str:
     """Build the stock page in a folder, without the book's settings; return its name.
 
@@ -144,7 +227,7 @@ def stock_site(root: Path, folder: Path) -> str:
 
 
 def report(root: Path) -> str:
-    """Measure all pages of the built book, and the stock page; return the table.
+    """Measure all pages of the built book, the stock page and all live figures; return the tables.
 
     Raises
     ------
@@ -156,6 +239,7 @@ def report(root: Path) -> str:
     if not all((site / name).is_file() for name in names):
         raise FileNotFoundError(f"there is no complete book in {site}: run `make book` first")
     costs: dict[str, Cost] = {}
+    motions: list[Motion] = []
     with tempfile.TemporaryDirectory() as folder, launched() as browser:
         stock = stock_site(root, Path(folder))
         with served(Path(folder) / "_build" / "html") as base:
@@ -163,14 +247,16 @@ def report(root: Path) -> str:
         with served(site) as base:
             for name in names:
                 costs[name.removesuffix(".html")] = _median_of_visits(browser, base, name)
-    return table(costs)
+                motions += measure_motion(browser, base, name)
+    return f"{table(costs)}\n\n{frame_table(motions)}"
 
 
 def _median_of_visits(browser: Browser, base: str, name: str) -> Cost:
     visits = [measure(browser, base, name) for _ in range(REPETITIONS)]
     cost = visits[0]
-    for time in ("first_paint", "loaded", "first_figure"):
-        setattr(cost, time, statistics.median(getattr(visit, time) for visit in visits))
+    for name_of_time in ("first_paint", "loaded", "first_figure"):
+        times = [getattr(visit, name_of_time) for visit in visits]
+        setattr(cost, name_of_time, statistics.median(times))
     return cost
 
 
@@ -187,4 +273,14 @@ def table(costs: dict[str, Cost]) -> str:
             f"{cost.requests:10} {cost.outside:9} {cost.first_paint:10.0f} ms "
             f"{cost.loaded:5.0f} ms {figure:>14}"
         )
+    return "\n".join(lines)
+
+
+def frame_table(motions: list[Motion]) -> str:
+    """Write down how smoothly live figures move, one in a line."""
+    lines = ["live figure         frame, median    95 % below    work a frame"]
+    lines += [
+        f"{motion.figure:16} {motion.median:13.1f} ms {motion.slow:10.1f} ms {motion.work:11.1f} ms"
+        for motion in motions
+    ]
     return "\n".join(lines)
