@@ -54,7 +54,8 @@ def test_an_unbuilt_book_is_named(tmp_path):
 def test_a_live_figure_is_moved_and_its_frames_are_timed(tmp_path, chromium, monkeypatch):
     monkeypatch.setattr(budget, "SECONDS_OF_MOTION", 0.5)
     (tmp_path / "page.html").write_text(
-        '<!doctype html><link rel="icon" href="data:,"><div data-live="toy"><div class="live-stage">'
+        '<!doctype html><link rel="icon" href="data:,">'
+        '<div data-live="toy"><div class="live-stage">'
         '<input type="range" min="0" max="9" value="5" aria-label="x"></div></div>'
         "<script>document.querySelector('input').oninput = (event) => {"
         " document.title = event.target.value; window.moved = true; }</script>"
