@@ -12,6 +12,7 @@ from evidence import digit_models
 from evidence.datasets import load_mnist
 from evidence.diffusion import trained
 from evidence.diffusion.clouds import mixture
+from evidence.diffusion.networks import ImageNetwork
 from evidence.diffusion.trained import (
     cloud_diffusion,
     cloud_points,
@@ -39,18 +40,19 @@ def small(monkeypatch, tmp_path, few_digits):
         monkeypatch.setattr(module, "load_mnist", few_digits.__getitem__)
     monkeypatch.setattr(trained, "digit_vae", partial(digit_vae, epochs=1))
     monkeypatch.setattr(digit_models, "EPOCHS", 1)
+    monkeypatch.setattr(trained, "ImageNetwork", partial(ImageNetwork, hidden=32, condition=16))
     monkeypatch.setattr(trained, "DIGIT_EPOCHS", 2)
     monkeypatch.setattr(trained, "CODE_STEPS", 8)
     monkeypatch.setattr(trained, "CLOUD_EPOCHS", 2)
-    monkeypatch.setattr(trained, "CLOUD_POINTS", 4096)
+    monkeypatch.setattr(trained, "CLOUD_POINTS", 2048)
     monkeypatch.setenv("EVIDENCE_CACHE", str(tmp_path))
     monkeypatch.setenv("EVIDENCE_PROGRESS", "0")
 
 
 def test_a_cloud_is_learned_better_than_by_a_network_of_zeros(monkeypatch):
-    monkeypatch.setattr(trained, "CLOUD_EPOCHS", 16)
+    monkeypatch.setattr(trained, "CLOUD_EPOCHS", 40)
     model, history = cloud_diffusion("mixture", prediction="v")
-    assert history.epochs == 16
+    assert history.epochs == 40
     assert not model.training
     cloud = mixture()
     x_t = cloud.noised(0.0).sample((500,))
@@ -63,7 +65,7 @@ def test_a_cloud_is_learned_better_than_by_a_network_of_zeros(monkeypatch):
 @pytest.mark.parametrize("name", ["mixture", "moons", "shape"])
 def test_points_of_a_cloud_are_the_same_each_time(name):
     points = cloud_points(name)
-    assert points.shape == (4096, 2)
+    assert points.shape == (2048, 2)
     assert points.dtype == torch.float32
     assert torch.equal(points, cloud_points(name))
     assert abs(points.var().item() - 1) < 0.1
@@ -155,3 +157,19 @@ def test_the_classifier_learns_and_its_head_sees_its_features(monkeypatch, few_d
     again, _ = digit_classifier()
     assert torch.equal(again.head.weight, model.head.weight)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_default_dtype_makes_no_difference(monkeypatch, tmp_path):
+    def weights():
+        models = digit_diffusion()[0], cloud_diffusion("moons")[0], code_diffusion(3)[0]
+        return torch.cat([p.detach().flatten() for m in models for p in m.parameters()])
+
+    expected = weights()
+    monkeypatch.setenv("EVIDENCE_CACHE", str(tmp_path / "other"))  # so that all are trained again
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = weights()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+    assert found.dtype == torch.float32

@@ -163,13 +163,14 @@ class DigitClassifier(nn.Module):
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
+        make = partial(nn.utils.skip_init, dtype=torch.float32)
         layers = [
-            nn.utils.skip_init(nn.Conv2d, 1, 16, 5, 2, 2), nn.ReLU(),
-            nn.utils.skip_init(nn.Conv2d, 16, 32, 5, 2, 2), nn.ReLU(),
-            nn.Flatten(), nn.utils.skip_init(nn.Linear, 32 * 7 * 7, 128), nn.ReLU(),
+            make(nn.Conv2d, 1, 16, 5, 2, 2), nn.ReLU(),
+            make(nn.Conv2d, 16, 32, 5, 2, 2), nn.ReLU(),
+            nn.Flatten(), make(nn.Linear, 32 * 7 * 7, 128), nn.ReLU(),
         ]  # fmt: skip
         self.body = nn.Sequential(*layers)
-        self.head = nn.utils.skip_init(nn.Linear, 128, 10)
+        self.head = make(nn.Linear, 128, 10)
         for layer in (*layers, self.head):
             for parameter in layer.parameters():
                 bound = layer.weight[0].numel() ** -0.5

@@ -252,7 +252,7 @@ class MixtureData:
         level = log_snr_for(log_snr, x_t).reshape(-1, 1, 1)
         a, sigma = torch.exp(logsigmoid(level) / 2), torch.exp(logsigmoid(-level) / 2)
         away = x_t[:, None, :] - a * self.means
-        y = (away[..., None, :] @ self._axes).squeeze(-2)
+        y = torch.einsum("...ki,kij->...kj", away, self._axes)
         spread = torch.sigmoid(level) * self._variances + torch.sigmoid(-level)
         return a, sigma, y, spread.expand_as(y)
 
@@ -261,7 +261,7 @@ class MixtureData:
         return (self.weights.log() + log_normal).log_softmax(-1)
 
     def _from_axes(self, y: Tensor) -> Tensor:
-        return (self._axes @ y[..., None]).squeeze(-1)
+        return torch.einsum("kij,...kj->...ki", self._axes, y)
 
     def _check_x(self, name: str, x: Tensor) -> None:
         _check_float64(name, x)

@@ -106,8 +106,8 @@ def denoising_loss(
     noise = torch.sigmoid(-log_snr).sqrt().view(over_data)
     x_t = signal * x_0 + noise * eps
     if label is not None:
-        is_hidden = torch.rand(label.shape, generator=generator, device=label.device)
-        label = label.masked_fill(is_hidden < label_dropout, NO_LABEL)
+        u = torch.rand(label.shape, generator=generator, device=label.device, dtype=x_0.dtype)
+        label = label.masked_fill(u < label_dropout, NO_LABEL)
 
     inputs = (x_t, log_snr) if label is None else (x_t, log_snr, label)
     predicted = model.network(*inputs)

@@ -59,15 +59,21 @@ def time_embedding(log_snr: Tensor, dim: int) -> Tensor:
 class Condition(nn.Module):
     """What all blocks of a network are told: a vector for the log-SNR and the label together."""
 
-    def __init__(self, dim: int, num_labels: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_labels: int,
+        generator: torch.Generator,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.num_labels = num_labels
-        self.first = _linear(dim, dim, generator)
-        self.second = _linear(dim, dim, generator)
+        self.first = _linear(dim, dim, generator, dtype)
+        self.second = _linear(dim, dim, generator, dtype)
         if num_labels:
             # One row more than labels: the last is for data without one.
-            rows = torch.randn(num_labels + 1, dim, generator=generator)
+            rows = torch.randn(num_labels + 1, dim, generator=generator, dtype=dtype)
             self.rows = nn.Parameter(rows / math.sqrt(dim))
 
     def forward(self, log_snr: Tensor, label: Tensor | None) -> Tensor:
@@ -99,12 +105,18 @@ class Condition(nn.Module):
 class VectorBlock(nn.Module):
     """A residual block on vectors; the condition shifts and scales what it normalised."""
 
-    def __init__(self, hidden: int, condition: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        condition: int,
+        generator: torch.Generator,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
-        self.modulate = _linear(condition, 2 * hidden, generator, zero=True)
-        self.first = _linear(hidden, hidden, generator)
-        self.second = _linear(hidden, hidden, generator, zero=True)
+        self.modulate = _linear(condition, 2 * hidden, generator, dtype, zero=True)
+        self.first = _linear(hidden, hidden, generator, dtype)
+        self.second = _linear(hidden, hidden, generator, dtype, zero=True)
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.modulate(condition).chunk(2, dim=1)
@@ -126,6 +138,8 @@ class VectorNetwork(nn.Module):
         How many labels there are; 0 for a network without.
     condition : int
         The length of the embedding of the log-SNR, an even number.
+    dtype : torch.dtype, optional
+        Of the weights; by default torch's default.
     seed : int
         Of the initial weights.
 
@@ -143,18 +157,19 @@ class VectorNetwork(nn.Module):
         *,
         num_labels: int = 0,
         condition: int = 64,
+        dtype: torch.dtype | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         _check_sizes(data_dim=data_dim, hidden=hidden)
         _check_sizes(at_least=0, blocks=blocks, num_labels=num_labels)
         generator = torch.Generator().manual_seed(seed)
-        self.condition = Condition(condition, num_labels, generator)
-        self.first = _linear(data_dim, hidden, generator)
+        self.condition = Condition(condition, num_labels, generator, dtype)
+        self.first = _linear(data_dim, hidden, generator, dtype)
         self.blocks = nn.ModuleList(
-            VectorBlock(hidden, condition, generator) for _ in range(blocks)
+            VectorBlock(hidden, condition, generator, dtype) for _ in range(blocks)
         )
-        self.last = _linear(hidden, data_dim, generator, zero=True)
+        self.last = _linear(hidden, data_dim, generator, dtype, zero=True)
 
     def forward(self, x_t: Tensor, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
         """Map noised data ``(batch, D)`` at log-SNR ``(batch,)`` to ``(batch, D)``."""
@@ -174,7 +189,7 @@ class ImageNetwork(nn.Module):
         Of the images.
     size : int
         Their height and width in pixels.
-    hidden, blocks, num_labels, condition, seed
+    hidden, blocks, num_labels, condition, dtype, seed
         As of `VectorNetwork`, which it is inside.
 
     Raises
@@ -192,6 +207,7 @@ class ImageNetwork(nn.Module):
         *,
         num_labels: int = 0,
         condition: int = 128,
+        dtype: torch.dtype | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -203,6 +219,7 @@ class ImageNetwork(nn.Module):
             blocks,
             num_labels=num_labels,
             condition=condition,
+            dtype=dtype,
             seed=seed,
         )
 
@@ -217,10 +234,16 @@ class ImageNetwork(nn.Module):
 
 
 def _linear(
-    inputs: int, outputs: int, generator: torch.Generator, *, zero: bool = False
+    inputs: int,
+    outputs: int,
+    generator: torch.Generator,
+    dtype: torch.dtype | None = None,
+    *,
+    zero: bool = False,
 ) -> nn.Linear:
     # Not initialised by the layer itself: that would draw from torch's global generator.
-    return _initialised(nn.utils.skip_init(nn.Linear, inputs, outputs), inputs, generator, zero)
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
+    return _initialised(layer, inputs, generator, zero)
 
 
 def _initialised(

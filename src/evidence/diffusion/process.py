@@ -19,7 +19,7 @@ from torch.distributions import Normal
 
 from evidence.diffusion.schedule import Schedule, at_step
 
-__all__ = ["diffuse", "q_before", "q_step", "q_x_t"]
+__all__ = ["diffuse", "posterior_coefficients", "q_before", "q_step", "q_x_t"]
 
 
 def diffuse(x_0: Tensor, eps: Tensor, schedule: Schedule, t: int | Tensor) -> Tensor:
