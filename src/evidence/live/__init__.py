@@ -8,8 +8,12 @@ its traits are Python values, and in the built page, which needs neither kernel 
 from evidence.live.bound import Bound
 from evidence.live.code_space import CodeSpace
 from evidence.live.figure import LiveFigure
+from evidence.live.forward import Forward
 from evidence.live.gradients import Gradients
 from evidence.live.jensen import Jensen
 from evidence.live.latent_map import LatentMap
+from evidence.live.sampling import Sampling
 
-__all__ = ["Bound", "CodeSpace", "Gradients", "Jensen", "LatentMap", "LiveFigure"]
+__all__ = [
+    "Bound", "CodeSpace", "Forward", "Gradients", "Jensen", "LatentMap", "LiveFigure", "Sampling",
+]  # fmt: skip
