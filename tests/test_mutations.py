@@ -79,7 +79,7 @@ MUTATIONS = {
         "likelihood", "+ (1 - b) * log_density(self.start, z)", "", ANNEALED
     ),
     "best q: no entropy": (
-        "inference_gap", ".sum() + log_sigma.sum()", ".sum()", DIAGONAL
+        "inference_gap", ".sum() + log_sigma.double().sum()", ".sum()", DIAGONAL
     ),
     "best q: noise not standardized": (
         "inference_gap", "eps = eps - eps.mean(0)", "pass", FULL
