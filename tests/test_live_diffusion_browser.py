@@ -69,7 +69,8 @@ class Reader(Window):
         self.name = name
         self.page.goto(f"{self.base}/book/{name}.html")
         if started:
-            self.page.wait_for_function("EvidenceLive.figures.length > 0")
+            # Of two on a page, either may be ready first.
+            self.page.wait_for_function(f"{FIRST}?.place === document.querySelector('[data-live]')")
             self.figure.locator(".live-ticks text").first.wait_for()
             self.page.wait_for_function(IDLE)
         return self

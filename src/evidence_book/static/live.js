@@ -76,6 +76,9 @@
       await module.default.render({ model, el: stage });
       place.classList.add("live-started");
       figures.push({ place, model, module });
+      // In the order of the page, whichever was ready first.
+      figures.sort((one, other) =>
+        one.place.compareDocumentPosition(other.place) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1);
     } catch (error) {
       // The picture stays: the reader loses the motion, not the figure.
       place.querySelector(".live-stage").replaceChildren();
