@@ -17,6 +17,7 @@ from torch import Tensor
 
 from evidence.datasets import load_mnist
 from evidence.diffusion.guidance import Guided
+from evidence.diffusion.prediction import NetworkDenoiser
 from evidence.diffusion.sampling import ancestral
 from evidence.diffusion.schedule import cosine_log_snr, discretize
 from evidence.diffusion.trained import DIGIT_LOG_SNR, digit_diffusion
@@ -28,9 +29,8 @@ FOR_EACH_LABEL = 50
 
 
 @torch.no_grad()
-def drawn(seed: int, weight: float, label: Tensor) -> Tensor:
-    """Return one digit for each label, ``(n, 784)`` from 0 to 1, of the network of one seed."""
-    model, _ = digit_diffusion(seed=seed)
+def drawn(model: NetworkDenoiser, seed: int, weight: float, label: Tensor) -> Tensor:
+    """Return one digit of a model for each label, ``(n, 784)`` from 0 to 1."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(len(label), 1, 28, 28, generator=generator)
     schedule = discretize(cosine_log_snr(*DIGIT_LOG_SNR), STEPS)
@@ -60,7 +60,8 @@ def main() -> None:
     label = torch.arange(10).repeat(FOR_EACH_LABEL)
     print(f"{'':16} agreement  confidence   distance")
     for seed in range(settings.seeds):
-        line = judged(judge, drawn(seed, settings.weight, label), label, test.images)
+        model, _ = digit_diffusion(seed=seed)
+        line = judged(judge, drawn(model, seed, settings.weight, label), label, test.images)
         print(f"seed {seed:<11} {line}", flush=True)
     count = len(label)
     line = judged(judge, digits.images[:count], digits.labels[:count], test.images)
