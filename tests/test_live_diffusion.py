@@ -18,7 +18,8 @@ from evidence.diffusion.prediction import NetworkDenoiser
 from evidence.diffusion.trained import LOG_SNR
 from evidence.live import Forward, Sampling
 from evidence.live.noise import noise
-from evidence.live.sampling import FRESH, energy_distance
+from evidence.live.sampling import FRESH
+from evidence.two_samples import energy_distance
 
 
 def random_denoiser(**sizes):

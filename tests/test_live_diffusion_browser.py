@@ -10,7 +10,8 @@ from small_book import SmallBook, code
 from evidence.diffusion import schedule
 from evidence.live import Forward, Sampling
 from evidence.live.forward import SCHEDULES
-from evidence.live.sampling import FRESH, energy_distance
+from evidence.live.sampling import FRESH
+from evidence.two_samples import energy_distance
 
 pytestmark = pytest.mark.browser
 
@@ -162,7 +163,7 @@ def test_the_page_samples_as_python_does(read, site, server, denoiser, scheme):
         scale = expected.abs().max().clamp(min=1).item()
         errors.append(np.abs(np.array(states) - expected.flatten().numpy()).max() / scale)
         np.testing.assert_allclose(target, figure.reference()[-10:].flatten(), atol=1e-14)
-        distances = energy_distance(expected[0], figure.reference())
+        distances = energy_distance(expected[0], figure.reference()).item()
         assert distance == pytest.approx(distances, abs=1e-9 * scale)
         deviation = expected[0].var(0, correction=0).mean().sqrt().item()
         assert spread == pytest.approx(deviation, abs=1e-9 * scale)

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.distributions import Normal
 
-from evidence.live.figure import LiveFigure, blank_picture, png, read_script, read_style
+from evidence.live.figure import LiveFigure, blank_picture, in_range, png, read_script, read_style
 from evidence.plotting import COLORS, PAPER
 from evidence.toys import GRID_HALF_WIDTH, GRID_POINTS, CurvedToy
 
@@ -125,13 +125,8 @@ class Bound(LiveFigure):
 
     @t.validate("x", "mu", "sigma")
     def _check_number(self, proposal: Any) -> float:
-        name, value = proposal["trait"].name, proposal["value"]
-        accepted = {"x": self.x_range, "mu": self.z_range, "sigma": self.sigma_range}[name]
-        if not accepted[0] <= value <= accepted[1]:
-            raise t.TraitError(
-                f"{name} is {value}; a number from {accepted[0]:g} to {accepted[1]:g} is accepted"
-            )
-        return value
+        ranges = {"x": self.x_range, "mu": self.z_range, "sigma": self.sigma_range}
+        return in_range(proposal, *ranges[proposal["trait"].name])
 
     def log_p_x(self) -> float:
         """Return the log evidence of x in nats, by quadrature over z (`CurvedToy.log_p_x`)."""

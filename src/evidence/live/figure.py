@@ -14,7 +14,7 @@ from PIL import Image
 
 from evidence.plotting import PAPER, WIDTH
 
-__all__ = ["LiveFigure", "blank_picture", "png", "read_script", "read_style"]
+__all__ = ["LiveFigure", "blank_picture", "in_range", "png", "read_script", "read_style"]
 
 FOLDER = Path(__file__).parent
 
@@ -31,6 +31,20 @@ def read_style(*names: str) -> str:
 
 def _read(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def in_range(proposal: dict[str, Any], low: float, high: float) -> float:
+    """Return the number proposed for a trait, for a method decorated by ``traitlets.validate``.
+
+    Raises
+    ------
+    traitlets.TraitError
+        If it is not from `low` to `high`.
+    """
+    name, value = proposal["trait"].name, proposal["value"]
+    if not low <= value <= high:
+        raise t.TraitError(f"{name} is {value}; a number from {low:g} to {high:g} is accepted")
+    return value
 
 
 def blank_picture(height: float) -> Figure:

@@ -16,7 +16,7 @@ from evidence.datasets import load_mnist
 from evidence.diffusion.clouds import moons
 from evidence.diffusion.process import diffuse, q_x_t
 from evidence.diffusion.schedule import Schedule, cosine, linear
-from evidence.live.figure import LiveFigure, blank_picture, png, read_script, read_style
+from evidence.live.figure import LiveFigure, blank_picture, in_range, png, read_script, read_style
 from evidence.live.noise import noise
 from evidence.plotting import COLORS, INK, PAPER
 
@@ -113,11 +113,7 @@ class Forward(LiveFigure):
 
     @t.validate("share", "digit", "seed")
     def _check_number(self, proposal: Any) -> float:
-        name, value = proposal["trait"].name, proposal["value"]
-        low, high = self.ranges[name]
-        if not low <= value <= high:
-            raise t.TraitError(f"{name} is {value}; a number from {low:g} to {high:g} is accepted")
-        return value
+        return in_range(proposal, *self.ranges[proposal["trait"].name])
 
     def chain(self) -> Schedule:
         """Return the schedule that is chosen."""

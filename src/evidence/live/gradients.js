@@ -242,7 +242,24 @@ function render({ model, el }) {
   const countControl = makeControl({
     name: "draws", label: "Number of draws", low: Math.log10(leastDraws), high: Math.log10(mostDraws),
   }, changeCount);
-  const playButton = element("button", { type: "button" });
+  // Draws are added, twice as many every second; where motion is unwelcome, at once.
+  let [exactCount, shownCount] = [0, 0];
+  const player = makePlayer({
+    stepName: "Double the draws",
+    start: () => {
+      exactCount = values[3] === mostDraws ? leastDraws : values[3];
+      shownCount = values[3];
+    },
+    advance: (ms) => {
+      if (values[3] !== shownCount) exactCount = values[3]; // set by hand meanwhile
+      exactCount = Math.min(exactCount * 2 ** (ms / 1000), mostDraws);
+      shownCount = Math.round(exactCount);
+      show(values.map((old, i) => (i === 3 ? shownCount : old)));
+      return shownCount === mostDraws;
+    },
+    step: () => change(3)(values[3] === mostDraws ? leastDraws : 2 * values[3]),
+    tell: () => tell(),
+  });
   const newButton = element("button", { type: "button" }, "New draws");
   const exactReading = makeReading("exact gradient", "gd-key-exact");
   const cells = ["mean", "standard error", "variance", "exact variance"].map((name) => ({
@@ -276,7 +293,7 @@ function render({ model, el }) {
         ...controls.map((control) => control.node),
         element("hr", { class: "live-rule" }),
         countControl.node,
-        element("div", { class: "gd-buttons" }, playButton, newButton),
+        element("div", { class: "gd-buttons" }, player.button, newButton),
         element("hr", { class: "live-rule" }),
         exactReading.node, table,
       ),
@@ -316,7 +333,7 @@ function render({ model, el }) {
       setAttributes(title, { x: 8, y: y + 15 });
     });
     [drawnFunction, drawnReach] = ["", ""];
-    nameButton();
+    player.nameButton();
     show(values);
   }
 
@@ -508,39 +525,6 @@ function render({ model, el }) {
   });
   const speaker = makeSpeaker(status);
 
-  // Draws are added, twice as many every second; where motion is unwelcome, at once.
-  let playing = 0;
-  function nameButton() {
-    playButton.textContent = prefersStillness() ? "Double the draws" : playing ? "Pause" : "Play";
-  }
-  function pause() {
-    if (!playing) return;
-    cancelAnimationFrame(playing);
-    playing = 0;
-    nameButton();
-    tell();
-  }
-  function play() {
-    let exactCount = values[3] === mostDraws ? leastDraws : values[3];
-    if (prefersStillness()) {
-      change(3)(values[3] === mostDraws ? leastDraws : 2 * values[3]);
-      return;
-    }
-    let before = performance.now();
-    let shownCount = values[3];
-    const step = (now) => {
-      if (values[3] !== shownCount) exactCount = values[3]; // set by hand meanwhile
-      exactCount = Math.min(exactCount * 2 ** Math.min(Math.max(now - before, 0) / 1000, 0.1), mostDraws);
-      before = now;
-      shownCount = Math.round(exactCount);
-      show(values.map((old, i) => (i === 3 ? shownCount : old)));
-      playing = requestAnimationFrame(step);
-      if (shownCount === mostDraws) pause();
-    };
-    playing = requestAnimationFrame(step);
-    nameButton();
-  }
-  playButton.addEventListener("click", () => (playing ? pause() : play()));
   newButton.addEventListener("click", () => change(4)((values[4] + 1) % (ranges[4][1] + 1)));
 
   // The reader's hand.
@@ -558,7 +542,7 @@ function render({ model, el }) {
   makeDraggable(surface, hands, {
     choose: () => hands[0],
     tap: (place) => {
-      pause();
+      player.pause();
       glide(values, middle(place));
     },
   });
@@ -566,7 +550,7 @@ function render({ model, el }) {
   const stopDrawing = keepDrawn(root, surface, drawBackground);
 
   return () => {
-    cancelAnimationFrame(playing);
+    player.stop();
     stopDrawing();
     leave();
     speaker.hush();

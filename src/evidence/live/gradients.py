@@ -10,7 +10,7 @@ import traitlets as t
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from evidence.live.figure import LiveFigure, blank_picture, png, read_script, read_style
+from evidence.live.figure import LiveFigure, blank_picture, in_range, png, read_script, read_style
 from evidence.live.noise import noise
 from evidence.plotting import COLORS, PAPER
 
@@ -109,11 +109,7 @@ class Gradients(LiveFigure):
 
     @t.validate(*RANGES)
     def _check_number(self, proposal: Any) -> float:
-        name, value = proposal["trait"].name, proposal["value"]
-        low, high = RANGES[name]
-        if not low <= value <= high:
-            raise t.TraitError(f"{name} is {value}; a number from {low:g} to {high:g} is accepted")
-        return value
+        return in_range(proposal, *RANGES[proposal["trait"].name])
 
     def draws(self) -> NDArray[np.float64]:
         """Return z, shape ``(num_draws,)``."""

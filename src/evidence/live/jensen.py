@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import traitlets as t
 
-from evidence.live.figure import LiveFigure, blank_picture, png, read_script, read_style
+from evidence.live.figure import LiveFigure, blank_picture, in_range, png, read_script, read_style
 from evidence.plotting import COLORS, PAPER
 
 __all__ = ["Jensen"]
@@ -78,10 +78,7 @@ class Jensen(LiveFigure):
 
     @t.validate("weight")
     def _check_weight(self, proposal: Any) -> float:
-        value = proposal["value"]
-        if not 0 <= value <= 1:
-            raise t.TraitError(f"weight is {value}; a number from 0 to 1 is accepted")
-        return value
+        return in_range(proposal, 0, 1)
 
     def mean(self) -> float:
         """Return the mean of `w`."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from evidence.live.code_plane import CodePlane
-from evidence.live.figure import blank_picture, png, read_script, read_style
+from evidence.live.figure import blank_picture, in_range, png, read_script, read_style
 from evidence.plotting import COLORS, INK, PAPER
 
 __all__ = ["LatentMap"]
@@ -114,10 +114,7 @@ class LatentMap(CodePlane):
 
     @t.validate("walked")
     def _check_walked(self, proposal: Any) -> float:
-        value = proposal["value"]
-        if not 0 <= value <= 1:
-            raise t.TraitError(f"walked is {value}; a number from 0 to 1 is accepted")
-        return value
+        return in_range(proposal, 0, 1)
 
     def point(self) -> list[float]:
         """Return the code at which the walker is."""

@@ -342,10 +342,27 @@ function render({ model, el }) {
   const time = makeControl({
     name: "time", label: "Time, from noise to data", low: 0, high: 1,
   }, (walked) => {
-    pause();
+    player.pause();
     change(2)(walked);
   });
-  const playButton = element("button", { type: "button" });
+  // From noise to data in five seconds; where motion is unwelcome, step by step.
+  const walkTo = (walked) => values.map((old, i) => (i === 2 ? walked : old));
+  const player = makePlayer({
+    stepName: "Next step",
+    start: () => {
+      if (values[2] === 1) show(walkTo(0));
+    },
+    advance: (ms) => {
+      show(walkTo(Math.min(values[2] + ms / PLAY_MS, 1)));
+      return values[2] === 1;
+    },
+    step: () => {
+      const [count, , walked] = values;
+      const t = stepAt(walked, count);
+      change(2)(t === 0 ? 0 : 1 - (t - 1) / count);
+    },
+    tell: () => tell(),
+  });
   const newButton = element("button", { type: "button" }, "New noise");
   const readings = {
     logSnr: makeReading("log SNR at t"), distance: makeReading("energy distance at t"),
@@ -364,7 +381,7 @@ function render({ model, el }) {
         eta.node, stepsControl.node,
         element("hr", { class: "live-rule" }),
         time.node,
-        element("div", { class: "sp-buttons" }, playButton, newButton),
+        element("div", { class: "sp-buttons" }, player.button, newButton),
         element("hr", { class: "live-rule" }),
         ...["logSnr", "distance", "spread"].map((name) => readings[name].node),
         element("hr", { class: "live-rule" }),
@@ -452,7 +469,7 @@ function render({ model, el }) {
     });
     setAttributes(freshText, { x: runWidth - 8, y: runHeight - 26 });
     drawRuns();
-    nameButton();
+    player.nameButton();
     show(values);
   }
 
@@ -613,45 +630,12 @@ function render({ model, el }) {
   });
   const speaker = makeSpeaker(status);
 
-  // From noise to data in five seconds; where motion is unwelcome, step by step.
-  let playing = 0;
-  function nameButton() {
-    playButton.textContent = prefersStillness() ? "Next step" : playing ? "Pause" : "Play";
-  }
-  function pause() {
-    if (!playing) return;
-    cancelAnimationFrame(playing);
-    playing = 0;
-    nameButton();
-    tell();
-  }
-  function play() {
-    const [count, , walked] = values;
-    if (prefersStillness()) {
-      const t = stepAt(walked, count);
-      change(2)(t === 0 ? 0 : 1 - (t - 1) / count);
-      return;
-    }
-    if (walked === 1) show(values.map((old, i) => (i === 2 ? 0 : old)));
-    let before = performance.now();
-    const step = (now) => {
-      const moved = Math.min(Math.max(now - before, 0), 100) / PLAY_MS;
-      before = now;
-      const next = Math.min(values[2] + moved, 1);
-      show(values.map((old, i) => (i === 2 ? next : old)));
-      playing = requestAnimationFrame(step);
-      if (next === 1) pause();
-    };
-    playing = requestAnimationFrame(step);
-    nameButton();
-  }
-  playButton.addEventListener("click", () => (playing ? pause() : play()));
   newButton.addEventListener("click", () => change(3)((values[3] + 1) % (ranges[3][1] + 1)));
 
   const stopDrawing = keepDrawn(root, surface, drawBackground);
 
   return () => {
-    cancelAnimationFrame(playing);
+    player.stop();
     cancelAnimationFrame(working);
     stopDrawing();
     leave();

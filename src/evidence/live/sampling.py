@@ -18,11 +18,12 @@ from evidence.diffusion.prediction import Denoiser, NetworkDenoiser
 from evidence.diffusion.sampling import ancestral_step, ddim_step
 from evidence.diffusion.schedule import Schedule, cosine_log_snr, discretize
 from evidence.diffusion.trained import LOG_SNR
-from evidence.live.figure import LiveFigure, blank_picture, png, read_script, read_style
+from evidence.live.figure import LiveFigure, blank_picture, in_range, png, read_script, read_style
 from evidence.live.noise import noise
 from evidence.plotting import COLORS, PAPER
+from evidence.two_samples import energy_distance
 
-__all__ = ["Sampling", "energy_distance"]
+__all__ = ["Sampling"]
 
 RANGES: dict[str, tuple[float, float]] = {
     "num_steps": (5, 100), "eta": (0.0, 1.0), "walked": (0.0, 1.0), "seed": (0, 999),
@@ -146,11 +147,7 @@ class Sampling(LiveFigure):
 
     @t.validate(*RANGES)
     def _check_number(self, proposal: Any) -> float:
-        name, value = proposal["trait"].name, proposal["value"]
-        low, high = RANGES[name]
-        if not low <= value <= high:
-            raise t.TraitError(f"{name} is {value}; a number from {low:g} to {high:g} is accepted")
-        return value
+        return in_range(proposal, *RANGES[proposal["trait"].name])
 
     @property
     def step(self) -> int:
@@ -203,8 +200,8 @@ class Sampling(LiveFigure):
         return self._reference
 
     def energy_distance(self) -> float:
-        """Return the energy distance of `samples` and `reference`; see `energy_distance`."""
-        return energy_distance(self.samples(), self.reference())
+        """Return the `evidence.two_samples.energy_distance` of `samples` and `reference`."""
+        return energy_distance(self.samples(), self.reference()).item()
 
     def spread(self) -> float:
         """Return the standard deviation of `samples`, over both coordinates; of the data it is 1.
@@ -253,34 +250,6 @@ class Sampling(LiveFigure):
             facecolor=PAPER,
         )  # fmt: skip
         ax.set_xticks([]), ax.set_yticks([])
-
-
-def energy_distance(x: Tensor, y: Tensor) -> float:
-    r"""Return the energy distance of two samples.
-
-    .. math:: \frac2{nm} \sum_{ij} \lVert x_i - y_j \rVert
-        - \frac1{n^2} \sum_{ij} \lVert x_i - x_j \rVert
-        - \frac1{m^2} \sum_{ij} \lVert y_i - y_j \rVert
-
-    Never negative, and 0 only for equal samples (Szekely and Rizzo, 2013). Of two samples of one
-    distribution it is of the size of :math:`1/n + 1/m`.
-
-    Parameters
-    ----------
-    x, y : Tensor
-        Shapes ``(n, D)`` and ``(m, D)``.
-
-    Returns
-    -------
-    float
-        In units of length; not its root, as scipy's is.
-    """
-    # Directly, not by the inner products, which lose digits where points are near.
-    across, within, other = (
-        torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").mean().item()
-        for a, b in ((x, y), (x, x), (y, y))
-    )
-    return 2 * across - within - other
 
 
 def _reference(data: MixtureData) -> Tensor:

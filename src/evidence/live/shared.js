@@ -3,6 +3,7 @@
 const KEY_STEP = 0.01; // of a range; ten times as much with Shift
 const GLIDE_MS = 600;
 const SPEAK_AFTER_MS = 400;
+const LONGEST_FRAME_MS = 100; // a longer one counts as this: the tab was hidden, say
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 // Make an element; properties that are no attribute of HTML are set as properties.
@@ -300,6 +301,45 @@ function makeMover(model, names, { read, write, inRange, show }) {
       teller.leave();
     },
   };
+}
+
+// A button that plays: `advance(ms)` shows what comes so long after the last frame, and returns
+// whether that is the end; at an end, and where the reader stops it, `tell()` is called. `start()` is
+// called before the first frame. Where motion is unwelcome the button makes one `step()` at a press.
+function makePlayer({ stepName, start = () => {}, advance, step, tell }) {
+  const button = element("button", { type: "button" });
+  let frame = 0;
+  const nameButton = () => {
+    button.textContent = prefersStillness() ? stepName : frame ? "Pause" : "Play";
+  };
+  const stop = () => {
+    cancelAnimationFrame(frame);
+    frame = 0;
+  };
+  const pause = () => {
+    if (!frame) return;
+    stop();
+    nameButton();
+    tell();
+  };
+  const play = () => {
+    if (prefersStillness()) {
+      step();
+      return;
+    }
+    start();
+    let before = performance.now();
+    const next = (now) => {
+      const isEnd = advance(Math.min(Math.max(now - before, 0), LONGEST_FRAME_MS));
+      before = now;
+      frame = requestAnimationFrame(next);
+      if (isEnd) pause();
+    };
+    frame = requestAnimationFrame(next);
+    nameButton();
+  };
+  button.addEventListener("click", () => (frame ? pause() : play()));
+  return { button, nameButton, pause, stop };
 }
 
 // Say what a figure shows to who listens, once it rests.
