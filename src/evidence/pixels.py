@@ -38,6 +38,7 @@ __all__ = [
     "BoundedScale",
     "ContinuousBernoulli",
     "ContinuousBernoulliPixels",
+    "Discretized",
     "DiscretizedLogistic",
     "GaussianPixels",
     "LogisticPixels",
@@ -47,6 +48,8 @@ __all__ = [
 SCALE_BOUNDS = (1e-3, 10.0)
 """Between which a learned scale stays. Data are in [0, 1], where one of 256 grey levels is 0.004
 wide: with a smaller scale the density would only count how often two levels are equal."""
+ON_LEVEL = 1e-3
+"""How far, in distances between levels, a datum may be from a level: what float32 rounds."""
 SERIES_WITHIN = 0.5
 """Below this slope the formulas of `ContinuousBernoulli` lose digits, and power series stand in.
 They are cut off where the next term is less than 1e-13."""
@@ -324,20 +327,90 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     return value
 
 
-class _GreyLevels(constraints.Constraint):
-    """The numbers k / (levels - 1)."""
+class _Levels(constraints.Constraint):
+    """So many numbers from `low` to 1, as far apart as each other."""
 
-    def __init__(self, levels: int) -> None:
+    def __init__(self, levels: int, low: float) -> None:
         super().__init__()
-        self.levels = levels
+        self.levels, self.low = levels, low
 
     def check(self, value: Tensor) -> Tensor:
         """Return, elementwise, whether a number is one of the levels, up to rounding."""
-        steps = value * (self.levels - 1)
-        return (value >= 0) & (value <= 1) & ((steps - steps.round()).abs() < 1e-3)
+        index = (value - self.low) / (1 - self.low) * (self.levels - 1)
+        is_inside = (value >= self.low) & (value <= 1)
+        return is_inside & ((index - index.round()).abs() < ON_LEVEL)
 
 
-class DiscretizedLogistic(Distribution):
+class Discretized(Distribution):
+    """A density on the line, of which each level gets the mass that is nearest to it.
+
+    The first level gets all mass to its left and the last all to its right, so the probabilities
+    sum to 1. A subclass says with `low` where the levels begin, and gives `log_masses`.
+
+    Parameters
+    ----------
+    loc : Tensor
+        Any shape, in units of x; it may lie beyond the levels.
+    scale : Tensor or float
+        Positive, of a shape that broadcasts.
+    levels : int
+        2 or more, from `low` to 1.
+    validate_args : bool, optional
+        As in `torch.distributions`: whether values that are no levels are refused.
+
+    Raises
+    ------
+    ValueError
+        If `levels` is no whole number from 2.
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    has_enumerate_support = True
+    low = 0.0
+
+    def __init__(
+        self,
+        loc: Tensor,
+        scale: Tensor | float,
+        levels: int = 256,
+        validate_args: bool | None = None,
+    ) -> None:
+        check_levels(levels)
+        self.loc, self.scale = broadcast_all(loc, scale)
+        self.levels = levels
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The levels."""
+        return _Levels(self.levels, self.low)
+
+    def log_masses(self, value: Tensor, half: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logarithms of the masses below, about and above each value.
+
+        Below ``value + half``, between ``value - half`` and ``value + half``, and above
+        ``value - half``.
+        """
+        raise NotImplementedError
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability of each level, in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        half = (1 - self.low) / 2 / (self.levels - 1)
+        below, about, above = self.log_masses(value, half)
+        is_first, is_last = value < self.low + half, value > 1 - half
+        return torch.where(is_first, below, torch.where(is_last, above, about))
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """Return all levels, shape ``(levels, *batch_shape)``, or with ones if not expanded."""
+        index = torch.arange(self.levels, dtype=self.loc.dtype, device=self.loc.device)
+        values = (1 - self.low) * index / (self.levels - 1) + self.low
+        values = values.view(-1, *[1] * self.loc.ndim)
+        return values.expand(-1, *self.batch_shape) if expand else values
+
+
+class DiscretizedLogistic(Discretized):
     r"""A logistic density, of which each grey level gets the mass that is nearest to it.
 
     With :math:`F(v) = 1 / (1 + e^{-(v - \mu) / s})` and levels :math:`x = k / 255`,
@@ -352,54 +425,15 @@ class DiscretizedLogistic(Distribution):
 
     where nothing cancels: far from the level the logarithm just goes on falling linearly.
 
-    Parameters
-    ----------
-    loc : Tensor
-        :math:`\mu`, any shape, in units of x; it may lie outside [0, 1].
-    scale : Tensor or float
-        s, positive, of a shape that broadcasts.
-    levels : int
-        2 or more.
-    validate_args : bool, optional
-        As in `torch.distributions`: whether values that are no levels are refused.
+    Its parameters are those of `Discretized`; `loc` is :math:`\mu` and `scale` is s.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
-    has_enumerate_support = True
-
-    def __init__(
-        self,
-        loc: Tensor,
-        scale: Tensor | float,
-        levels: int = 256,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.loc, self.scale = broadcast_all(loc, scale)
-        self.levels = levels
-        super().__init__(self.loc.shape, validate_args=validate_args)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """The levels."""
-        return _GreyLevels(self.levels)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of each level, in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
-        half = 0.5 / (self.levels - 1)
+    def log_masses(self, value: Tensor, half: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logarithms of the masses below, about and above each value."""
         below = logsigmoid((value + half - self.loc) / self.scale)
         above = logsigmoid((self.loc - value + half) / self.scale)
         inside = torch.log(-torch.expm1(-2 * half / self.scale))
-        is_first, is_last = value < half, value > 1 - half
-        interior = below + above + inside
-        return torch.where(is_first, below, torch.where(is_last, above, interior))
-
-    def enumerate_support(self, expand: bool = True) -> Tensor:
-        """Return all levels, shape ``(levels, *batch_shape)``, or with ones if not expanded."""
-        values = torch.arange(self.levels, dtype=self.loc.dtype, device=self.loc.device)
-        values = (values / (self.levels - 1)).view(-1, *[1] * self.loc.ndim)
-        return values.expand(-1, *self.batch_shape) if expand else values
+        return below, below + above + inside, above
 
     @property
     def mean(self) -> Tensor:
@@ -424,3 +458,9 @@ class DiscretizedLogistic(Distribution):
             self.levels,
             self._validate_args,
         )
+
+
+def check_levels(levels: int) -> None:
+    """Raise a ValueError if `levels` is no whole number from 2."""
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+        raise ValueError(f"levels = {levels!r}; accepted are ints from 2")

@@ -25,13 +25,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Normal, constraints
-from torch.distributions.utils import broadcast_all
+from torch.distributions import Distribution, Normal
 from torch.special import log_ndtr
 
 from evidence.diffusion.prediction import Denoiser, check_prediction
 from evidence.diffusion.process import diffuse
 from evidence.diffusion.schedule import LogSNROfTime, Schedule, from_log_snr
+from evidence.pixels import Discretized, check_levels
 
 __all__ = [
     "BoundTerms",
@@ -48,9 +48,6 @@ __all__ = [
     "step_term",
     "step_weight",
 ]
-
-ON_LEVEL = 1e-3
-"""How far, in distances between levels, a datum may be from a level: what float32 rounds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,7 +291,7 @@ class DiscretizedGaussianDecoder:
     sigma: float | None = None
 
     def __post_init__(self) -> None:
-        _check_levels(self.levels)
+        check_levels(self.levels)
         _check_sigma(self.sigma)
 
     def distribution(self, x_0_hat: Tensor, schedule: Schedule) -> DiscretizedGaussian:
@@ -526,12 +523,12 @@ def bits_per_dim(
         raise ValueError(f"low = {low!r}, high = {high!r}; accepted are finite, low < high")
     constant = 0.0
     if levels is not None:
-        _check_levels(levels)
+        check_levels(levels)
         constant = math.log2(levels / (high - low))
     return nats / (dim * math.log(2)) + constant
 
 
-class DiscretizedGaussian(Distribution):
+class DiscretizedGaussian(Discretized):
     r"""A normal density, of which each level gets the mass that is nearest to it.
 
     With levels :math:`x = -1 + 2j / (k - 1)` and half their distance :math:`h = 1 / (k - 1)`,
@@ -543,43 +540,13 @@ class DiscretizedGaussian(Distribution):
     the probabilities sum to 1 (Ho et al., 2020, equation 13). The difference is taken in logarithms
     and in the lower tail, so far from the mean nothing underflows.
 
-    Parameters
-    ----------
-    loc : Tensor
-        :math:`\mu`, any shape, in units of x; it may lie outside [-1, 1].
-    scale : Tensor or float
-        :math:`\sigma`, positive, of a shape that broadcasts.
-    levels : int
-        k, at least 2.
-    validate_args : bool, optional
-        As in `torch.distributions`: whether values that are no levels are refused.
+    Its parameters are those of `Discretized`; `loc` is :math:`\mu` and `scale` is :math:`\sigma`.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
-    has_enumerate_support = True
+    low = -1.0
 
-    def __init__(
-        self,
-        loc: Tensor,
-        scale: Tensor | float,
-        levels: int = 256,
-        validate_args: bool | None = None,
-    ) -> None:
-        _check_levels(levels)
-        self.loc, self.scale = broadcast_all(loc, scale)
-        self.levels = levels
-        super().__init__(self.loc.shape, validate_args=validate_args)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """The levels."""
-        return _Levels(self.levels)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of each level, in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
-        half = 1 / (self.levels - 1)
+    def log_masses(self, value: Tensor, half: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logarithms of the masses below, about and above each value."""
         left = (value - half - self.loc) / self.scale
         right = (value + half - self.loc) / self.scale
         # The mass between left and right is that between -right and -left: take the lower tail.
@@ -587,31 +554,8 @@ class DiscretizedGaussian(Distribution):
         lower = torch.where(is_upper, -right, left)
         upper = torch.where(is_upper, -left, right)
         log_upper = log_ndtr(upper)
-        interior = log_upper + torch.log(-torch.expm1(log_ndtr(lower) - log_upper))
-        is_first, is_last = value < -1 + half, value > 1 - half
-        return torch.where(
-            is_first, log_ndtr(right), torch.where(is_last, log_ndtr(-left), interior)
-        )
-
-    def enumerate_support(self, expand: bool = True) -> Tensor:
-        """Return all levels, shape ``(levels, *batch_shape)``, or with ones if not expanded."""
-        index = torch.arange(self.levels, dtype=self.loc.dtype, device=self.loc.device)
-        values = (2 * index / (self.levels - 1) - 1).view(-1, *[1] * self.loc.ndim)
-        return values.expand(-1, *self.batch_shape) if expand else values
-
-
-class _Levels(constraints.Constraint):
-    """The numbers -1 + 2 j / (levels - 1)."""
-
-    def __init__(self, levels: int) -> None:
-        super().__init__()
-        self.levels = levels
-
-    def check(self, value: Tensor) -> Tensor:
-        """Return, elementwise, whether a number is one of the levels, up to rounding."""
-        index = (value + 1) / 2 * (self.levels - 1)
-        nearest = index.round()
-        return (nearest >= 0) & (nearest < self.levels) & ((index - nearest).abs() < ON_LEVEL)
+        about = log_upper + torch.log(-torch.expm1(log_ndtr(lower) - log_upper))
+        return log_ndtr(right), about, log_ndtr(-left)
 
 
 def _of_eps(schedule: Schedule) -> Tensor:
@@ -704,11 +648,6 @@ def _check_num_times(num_times: int | None) -> None:
         isinstance(num_times, bool) or not isinstance(num_times, int) or num_times < 1
     ):
         raise ValueError(f"num_times = {num_times!r}; accepted are ints from 1")
-
-
-def _check_levels(levels: int) -> None:
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
-        raise ValueError(f"levels = {levels!r}; accepted are ints from 2")
 
 
 def _check_sigma(sigma: float | None) -> None:
