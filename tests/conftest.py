@@ -18,6 +18,15 @@ def chromium():
         yield browser
 
 
+@pytest.fixture(scope="module")
+def server(site):
+    """The address of a module's site, over http."""
+    from browser import served
+
+    with served(site) as address:
+        yield address
+
+
 def pytest_collection_modifyitems(items):
     """Keep together what one browser serves: each file, or each page where a file visits all."""
     for item in items:

@@ -16,6 +16,13 @@ IS_NEAR = f"""([trait, goal, within]) => {{
     return Math.hypot(...value.map((number, i) => number - goal[i])) <= within;
 }}"""
 
+PLANE_PLACE = """n => {
+    const box = n.getBoundingClientRect();
+    return [box.left + n.clientLeft, box.top + n.clientTop, n.clientWidth];
+}"""
+# What Chromium says of tests that look at pixels.
+LOOKED_AT = "console: Canvas2D: Multiple readback operations"
+
 
 class Window:
     """A window of the browser, on a page whose first live figure is looked at."""
@@ -35,6 +42,14 @@ class Window:
     def value(self, trait: str) -> Any:
         return self.page.evaluate(f"{FIRST}.model.get({trait!r})")
 
+    def set(self, **values: Any) -> None:
+        """Set values from outside, as a kernel does."""
+        for trait, value in values.items():
+            self.page.evaluate(f"value => {FIRST}.model.set({trait!r}, value)", value)
+
+    def verdict(self) -> str:
+        return self.figure.locator(".live-verdict").inner_text()
+
     def wait_for(self, trait: str, goal: float | Sequence[float], within: float) -> None:
         """Wait until a trait is as near to a value as this.
 
@@ -43,6 +58,23 @@ class Window:
         """
         numbers = np.atleast_1d(goal).tolist()
         self.page.wait_for_function(IS_NEAR, arg=[trait, numbers, within])
+
+
+class PlaneWindow(Window):
+    """A window on a figure with a plane of codes and decoded images."""
+
+    def faults(self) -> list[str]:
+        return [fault for fault in super().faults() if not fault.startswith(LOOKED_AT)]
+
+    def place(self, code: Sequence[float]) -> tuple[float, float]:
+        """Where a code lies in the window."""
+        plane = self.value("plane")
+        left, top, width = self.figure.locator(".cs-plane").evaluate(PLANE_PLACE)
+        scale = width / plane["width"]
+        return (
+            left + (code[0] - plane["left"]) * scale,
+            top + width - (code[1] - plane["bottom"]) * scale,
+        )
 
 
 @contextmanager

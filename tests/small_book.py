@@ -117,6 +117,12 @@ class SmallBook:
             cwd=self.root, capture_output=True, text=True,
         )  # fmt: skip
 
+    def built(self) -> Path:
+        """Build the book; return the folder of its HTML."""
+        result = self.command("build")
+        assert result.returncode == 0, result.stdout + result.stderr
+        return self.root / "_build" / "html"
+
     def keep_outputs(self, name: str, *results: object) -> None:
         """Give a page's cells outputs as if they had been executed; None is no output."""
         notebook = read_page(self.path(name))

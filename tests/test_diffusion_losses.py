@@ -8,10 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from evidence.diffusion.losses import denoising_loss, stratified_uniform
+from evidence.diffusion.losses import denoising_loss
 from evidence.diffusion.networks import NO_LABEL
 from evidence.diffusion.prediction import NetworkDenoiser, convert
-from evidence.diffusion.schedule import cosine, cosine_log_snr, linear_log_snr
+from evidence.diffusion.schedule import (
+    cosine,
+    cosine_log_snr,
+    linear_log_snr,
+    stratified_uniform,
+)
 
 NUM_X = 40_000
 

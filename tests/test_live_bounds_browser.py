@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from browser import axe_violations, served
+from browser import axe_violations
 from live_window import FIRST, Finger, Window, windows
 from small_book import SmallBook, code
 
@@ -37,15 +37,7 @@ def site(tmp_path_factory):
     }
     pages["both"] = [*pages["bound"], *pages["jensen"]]
     book = SmallBook(tmp_path_factory.mktemp("live"), pages)
-    result = book.command("build")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return book.root / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def server(site):
-    with served(site) as address:
-        yield address
+    return book.built()
 
 
 class Reader(Window):

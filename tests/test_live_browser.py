@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from browser import axe_violations, served
-from live_window import Finger, Window, windows
+from browser import axe_violations
+from live_window import Finger, PlaneWindow, windows
 from small_book import SmallBook, code
 
 from evidence.live import CodeSpace
@@ -43,8 +43,6 @@ PIXELS = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).dat
 HEIGHTS = """
 [...document.querySelectorAll(".live-figure")].map((n) => n.getBoundingClientRect().height)
 """
-# What Chromium says of these tests looking at pixels.
-LOOKED_AT = "console: Canvas2D: Multiple readback operations"
 
 
 @pytest.fixture(scope="module")
@@ -58,22 +56,11 @@ def site(tmp_path_factory):
         "plain": [code("1 + 1")],
     }  # fmt: skip
     book = SmallBook(tmp_path_factory.mktemp("live"), pages)
-    result = book.command("build")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return book.root / "_build" / "html"
+    return book.built()
 
 
-@pytest.fixture(scope="module")
-def server(site):
-    with served(site) as address:
-        yield address
-
-
-class Reader(Window):
+class Reader(PlaneWindow):
     """A window with the code space, and what a reader sees and does in it."""
-
-    def faults(self):
-        return [fault for fault in super().faults() if not fault.startswith(LOOKED_AT)]
 
     def open(self, path="book/part/figures.html", started=True):
         self.page.goto(f"{self.base}/{path}")
@@ -92,19 +79,6 @@ class Reader(Window):
         pixels = np.array(self.figure.locator(".cs-image").evaluate(PIXELS)).reshape(-1, 4)
         self.ink = pixels[:, :3][pixels[:, 3] > 128]
         return pixels[:, 3]
-
-    def place(self, point):
-        """Where a code lies in the window."""
-        plane = self.page.evaluate("EvidenceLive.figures[0].model.get('plane')")
-        left, top, width = self.figure.locator(".cs-plane").evaluate(
-            "n => { const b = n.getBoundingClientRect();"
-            " return [b.left + n.clientLeft, b.top + n.clientTop, n.clientWidth] }"
-        )
-        scale = width / plane["width"]
-        return (
-            left + (point[0] - plane["left"]) * scale,
-            top + width - (point[1] - plane["bottom"]) * scale,
-        )
 
     def code_per_pixel(self):
         return self.page.evaluate(

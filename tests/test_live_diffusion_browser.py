@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from browser import axe_violations, served
+from browser import axe_violations
 from live_window import FIRST, Finger, Window, windows
 from small_book import SmallBook, code
 
@@ -52,15 +52,7 @@ def site(tmp_path_factory):
     book = SmallBook(
         tmp_path_factory.mktemp("live"), {"forward": [forward], "sampling": [sampling, forward]}
     )
-    result = book.command("build")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return book.root / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def server(site):
-    with served(site) as address:
-        yield address
+    return book.built()
 
 
 class Reader(Window):
@@ -82,10 +74,8 @@ class Reader(Window):
     def slider(self, name):
         return self.figure.get_by_role("slider", name=name)
 
-    def set(self, **traits):
-        """Set values from outside, as a kernel does."""
-        for trait, value in traits.items():
-            self.page.evaluate(f"value => {FIRST}.model.set({trait!r}, value)", value)
+    def set(self, **values):
+        super().set(**values)
         self.page.wait_for_function(IDLE)
 
     def values(self):
@@ -97,9 +87,6 @@ class Reader(Window):
             text.replace("−", "-")
             for text in self.figure.locator(".live-reading .live-number").all_inner_texts()
         ]
-
-    def verdict(self):
-        return self.figure.locator(".live-verdict").inner_text()
 
     def handle(self):
         box = self.figure.locator(".fw-handle").bounding_box()

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from browser import axe_violations, served
+from browser import axe_violations
 from live_window import FIRST, Finger, Window, windows
 from small_book import SmallBook, code
 
@@ -34,15 +34,7 @@ def site(tmp_path_factory):
     book = SmallBook(
         tmp_path_factory.mktemp("live"), {"gradients": [figure], "both": [figure, another]}
     )
-    result = book.command("build")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return book.root / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def server(site):
-    with served(site) as address:
-        yield address
+    return book.built()
 
 
 class Reader(Window):
@@ -66,16 +58,8 @@ class Reader(Window):
         box = self.figure.locator(HANDLES[number]).bounding_box()
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
-    def set(self, **traits):
-        """Set values from outside, as a kernel does."""
-        for trait, value in traits.items():
-            self.page.evaluate(f"value => {FIRST}.model.set({trait!r}, value)", value)
-
     def values(self):
         return {trait: self.value(trait) for trait in TRAITS}
-
-    def verdict(self):
-        return self.figure.locator(".live-verdict").inner_text()
 
     def check_shown(self):
         """The numbers on the screen are those that Python computes."""

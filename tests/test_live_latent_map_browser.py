@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from browser import axe_violations, served
-from live_window import FIRST, Finger, Window, windows
+from browser import axe_violations
+from live_window import FIRST, Finger, PlaneWindow, windows
 from small_book import SmallBook, code
 
 from evidence.live import LatentMap
@@ -34,7 +34,6 @@ PROSE = "Some prose.\n\n" * 30
 PIXELS = (
     "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
 )
-LOOKED_AT = "console: Canvas2D: Multiple readback operations"
 PHONE = {"has_touch": True, "is_mobile": True, "viewport": {"width": 390, "height": 844}}
 HEIGHT = "document.querySelector('.live-figure').getBoundingClientRect().height"
 TRAITS = ("start", "end", "walked")
@@ -46,22 +45,11 @@ def site(tmp_path_factory):
     """A built book with the figure on a page."""
     pages = {"map": [code(MODEL), code(FIGURE), PROSE]}
     book = SmallBook(tmp_path_factory.mktemp("live"), pages)
-    result = book.command("build")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return book.root / "_build" / "html"
+    return book.built()
 
 
-@pytest.fixture(scope="module")
-def server(site):
-    with served(site) as address:
-        yield address
-
-
-class Reader(Window):
+class Reader(PlaneWindow):
     """A window with the map, and what a reader sees and does in it."""
-
-    def faults(self):
-        return [fault for fault in super().faults() if not fault.startswith(LOOKED_AT)]
 
     def open(self, started=True):
         self.page.goto(f"{self.base}/book/map.html")
@@ -82,19 +70,6 @@ class Reader(Window):
         width = canvas.evaluate("n => n.width")
         return np.array(canvas.evaluate(PIXELS)).reshape(-1, width, 4)[:, :, 3]
 
-    def place(self, code):
-        """Where a code lies in the window."""
-        plane = self.value("plane")
-        left, top, width = self.figure.locator(".cs-plane").evaluate(
-            "n => { const b = n.getBoundingClientRect();"
-            " return [b.left + n.clientLeft, b.top + n.clientTop, n.clientWidth] }"
-        )
-        scale = width / plane["width"]
-        return (
-            left + (code[0] - plane["left"]) * scale,
-            top + width - (code[1] - plane["bottom"]) * scale,
-        )
-
     def near(self):
         """A pixel and a half, in codes."""
         width = self.figure.locator(".cs-plane").evaluate("n => n.clientWidth")
@@ -111,13 +86,6 @@ class Reader(Window):
         for stop in stops:
             mouse.move(*stop, steps=4)
         mouse.up()
-
-    def set(self, **values):
-        for trait, value in values.items():
-            self.page.evaluate(f"value => {FIRST}.model.set({trait!r}, value)", value)
-
-    def verdict(self):
-        return self.figure.locator(".live-verdict").inner_text()
 
 
 @pytest.fixture

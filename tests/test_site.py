@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
-from browser import Record, axe_violations, launched, served
+from browser import Record, axe_violations, served
 from bs4 import BeautifulSoup
 
 pytestmark = pytest.mark.browser
@@ -128,21 +128,15 @@ def built() -> None:
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def server():
     with served(SITE) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def context(browser):
+def context(chromium):
     # Colours must not be looked at half-way from light to dark.
-    context = browser.new_context(
+    context = chromium.new_context(
         viewport=WIDE, color_scheme="light", reduced_motion="reduce", accept_downloads=True
     )
     context.add_init_script(MEASURE_SHIFT)
@@ -490,8 +484,8 @@ def test_the_menu_of_downloads(chapter, scheme):
     assert download.value.suggested_filename.endswith(".ipynb")
 
 
-def test_light_or_dark_is_remembered(browser, server):
-    context = browser.new_context(color_scheme="light")
+def test_light_or_dark_is_remembered(chromium, server):
+    context = chromium.new_context(color_scheme="light")
     page = context.new_page()
     page.goto(f"{server}/book/index.html")
     for _ in range(3):
@@ -504,8 +498,8 @@ def test_light_or_dark_is_remembered(browser, server):
     context.close()
 
 
-def test_without_scripts_the_text_and_the_mathematics_are_there(browser, server):
-    context = browser.new_context(java_script_enabled=False, viewport=WIDE)
+def test_without_scripts_the_text_and_the_mathematics_are_there(chromium, server):
+    context = chromium.new_context(java_script_enabled=False, viewport=WIDE)
     page = context.new_page()
     page.goto(f"{server}/{CHAPTER}")
     equation = page.locator("div.math .katex-html").first.bounding_box()

@@ -56,8 +56,12 @@ NOW = "() => performance.now()"
 CONTROL = "[role=slider], input[type=range], [tabindex='0']"
 SECONDS_OF_MOTION = 2.0
 WATCH_FRAMES = """() => {
-  window.frames_seen = [];
-  const see = (time) => { window.frames_seen.push(time); requestAnimationFrame(see); };
+  const seen = window.framesSeen = [];
+  const see = (time) => {
+    if (window.framesSeen !== seen) return; // another figure is watched by now
+    seen.push(time);
+    requestAnimationFrame(see);
+  };
   requestAnimationFrame(see);
 }"""
 STOCK_CONFIG = """title: A stock book
@@ -183,7 +187,7 @@ def measure_motion(browser: Browser, base: str, name: str) -> list[Motion]:
             page.keyboard.press("ArrowRight" if keys // 20 % 2 == 0 else "ArrowLeft")
             keys += 1
         busy = busy_seconds() - busy
-        seen = page.evaluate("window.frames_seen")
+        seen = page.evaluate("window.framesSeen")
         gaps = sorted(after - before for before, after in itertools.pairwise(seen))
         motions.append(
             Motion(
@@ -193,7 +197,6 @@ def measure_motion(browser: Browser, base: str, name: str) -> list[Motion]:
                 1e3 * busy / len(gaps),
             )
         )
-        page.reload(wait_until="load")
     context.close()
     return motions
 

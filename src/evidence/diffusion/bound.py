@@ -30,7 +30,13 @@ from torch.special import log_ndtr
 
 from evidence.diffusion.prediction import Denoiser, check_prediction
 from evidence.diffusion.process import diffuse
-from evidence.diffusion.schedule import LogSNROfTime, Schedule, from_log_snr
+from evidence.diffusion.schedule import (
+    LogSNROfTime,
+    Schedule,
+    from_log_snr,
+    stratified_uniform,
+    with_slope,
+)
 from evidence.pixels import Discretized, check_levels
 
 __all__ = [
@@ -402,7 +408,7 @@ def elbo(
     elif num_terms == 0:
         visits, factor = [], 1.0
     else:
-        place = _stratified(num_times, batch, generator)
+        place = stratified_uniform(num_times, generator, shape=(batch,), dtype=torch.float64)
         # The largest place below 1 may round up to the end when it is multiplied.
         visits = list(2 + (place * num_terms).long().clamp(max=num_terms - 1).cpu())
         factor = num_terms / num_times
@@ -471,8 +477,9 @@ def continuous_elbo(
     _check_num_times(num_times)
     ends = from_log_snr(log_snr_of_time(torch.tensor([0.0, 1.0], dtype=torch.float64)))
     steps = torch.zeros(len(x_0), dtype=torch.float64, device=x_0.device)
-    for tau in _stratified(num_times, len(x_0), generator):
-        level, slope = _with_slope(log_snr_of_time, tau)
+    times = stratified_uniform(num_times, generator, shape=(len(x_0),), dtype=torch.float64)
+    for tau in times:
+        level, slope = with_slope(log_snr_of_time, tau)
         error = _error_at(denoiser, x_0, level, _noise_like(x_0, generator), label)
         steps = steps + 0.5 * error * -slope.to(error) / num_times
     eps = _noise_like(x_0, generator)
@@ -587,24 +594,6 @@ def _error_at(
     return _sum((eps - eps_hat).square())
 
 
-def _with_slope(log_snr_of_time: LogSNROfTime, tau: Tensor) -> tuple[Tensor, Tensor]:
-    tau = tau.detach().cpu()
-    level = log_snr_of_time(tau)
-    # A schedule that is learned gets its gradient through the slope too; a fixed one has no graph.
-    is_learned = level.requires_grad
-    with torch.enable_grad():
-        tau = tau.requires_grad_()
-        total = log_snr_of_time(tau).sum()
-        (slope,) = torch.autograd.grad(total, tau, create_graph=is_learned)
-    if (slope >= 0).any():
-        raise ValueError(
-            "log_snr_of_time has slope "
-            f"{slope.max().item():g} at tau = {tau[slope.argmax()].item():g}; accepted are "
-            "functions that fall"
-        )
-    return level, slope
-
-
 def _labelled(label: Tensor | None) -> dict[str, Any]:
     """Return the keyword for a label, and none without: a denoiser need not know of labels."""
     return {} if label is None else {"label": label}
@@ -616,14 +605,6 @@ def _sum(values: Tensor) -> Tensor:
 
 def _noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-
-
-def _stratified(num_times: int, batch: int, generator: torch.Generator) -> Tensor:
-    """Return times in [0, 1), shape ``(num_times, batch)``: one in each part, for each datum."""
-    u = torch.rand(
-        num_times, batch, generator=generator, dtype=torch.float64, device=generator.device
-    )
-    return (torch.arange(num_times, device=u.device)[:, None] + u) / num_times
 
 
 def _decoder_sigma(sigma: float | None, schedule: Schedule, x: Tensor) -> Tensor:

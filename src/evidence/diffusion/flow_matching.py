@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from evidence.diffusion.losses import stratified_uniform
 from evidence.diffusion.networks import NO_LABEL
 from evidence.diffusion.prediction import Denoiser, convert, log_snr_for
+from evidence.diffusion.schedule import stratified_uniform
 
 if TYPE_CHECKING:
     from evidence.diffusion.exact import MixtureData

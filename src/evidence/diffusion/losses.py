@@ -8,16 +8,14 @@ Settings are bound with `functools.partial`::
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from evidence.diffusion.networks import NO_LABEL
 from evidence.diffusion.prediction import NetworkDenoiser
-from evidence.diffusion.schedule import Schedule
+from evidence.diffusion.schedule import LogSNROfTime, Schedule, stratified_uniform, with_slope
 
-__all__ = ["denoising_loss", "stratified_uniform"]
+__all__ = ["denoising_loss"]
 
 WEIGHTINGS = ("simple", "elbo")
 
@@ -27,7 +25,7 @@ def denoising_loss(
     batch: Tensor | tuple[Tensor, Tensor],
     generator: torch.Generator,
     *,
-    log_snr_of_time: Callable[[Tensor], Tensor] | None = None,
+    log_snr_of_time: LogSNROfTime | None = None,
     schedule: Schedule | None = None,
     weighting: str = "simple",
     label_dropout: float = 0.1,
@@ -82,7 +80,8 @@ def denoising_loss(
     Raises
     ------
     ValueError
-        If neither or both of the noise levels are given, or a setting is unknown.
+        If neither or both of the noise levels are given, a setting is unknown, or for ``"elbo"``
+        the log-SNR does not fall.
     """
     if (log_snr_of_time is None) == (schedule is None):
         given = "neither" if schedule is None else "both"
@@ -96,10 +95,11 @@ def denoising_loss(
     if schedule is not None:
         log_snr, eps_weight = _at_steps(schedule, tau)
     elif weighting == "elbo":
-        log_snr, eps_weight = _with_slope(log_snr_of_time, tau.to(x_0.dtype))
+        log_snr, slope = with_slope(log_snr_of_time, tau.to(x_0.dtype))
+        eps_weight = -slope.detach().to(x_0.device) / 2
     else:
         log_snr = log_snr_of_time(tau.to(x_0.dtype))
-    log_snr = log_snr.detach().to(x_0.dtype)
+    log_snr = log_snr.detach().to(x_0)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     over_data = (-1,) + (1,) * (x_0.ndim - 1)
     signal = torch.sigmoid(log_snr).sqrt().view(over_data)
@@ -124,33 +124,6 @@ def denoising_loss(
     )
 
 
-def stratified_uniform(
-    num_samples: int, generator: torch.Generator, *, dtype: torch.dtype | None = None
-) -> Tensor:
-    """Draw numbers from [0, 1), one in each of as many equal parts, in order.
-
-    Each for itself would be uniform if the parts were mixed; a mean over them has less variance
-    than one over independent numbers.
-
-    Parameters
-    ----------
-    num_samples : int
-        How many.
-    generator : torch.Generator
-        Of the draws.
-    dtype : torch.dtype, optional
-        Of the numbers.
-
-    Returns
-    -------
-    Tensor
-        Shape ``(num_samples,)``, on the device of the generator.
-    """
-    kind = {"device": generator.device, "dtype": dtype}
-    within = torch.rand(num_samples, generator=generator, **kind)
-    return (torch.arange(num_samples, **kind) + within) / num_samples
-
-
 def _at_steps(schedule: Schedule, tau: Tensor) -> tuple[Tensor, Tensor]:
     """Return the log-SNRs of random steps, and T times the weights of their errors of eps."""
     t = (tau * schedule.num_steps).long() + 1
@@ -158,15 +131,6 @@ def _at_steps(schedule: Schedule, tau: Tensor) -> tuple[Tensor, Tensor]:
     # SNR_{t-1} / SNR_t - 1, from logarithms: their difference keeps its digits where both are large
     ratio = torch.expm1(schedule.log_snr.to(tau.device)[t - 1] - log_snr)
     return log_snr, schedule.num_steps / 2 * torch.where(t == 1, 1.0, ratio)
-
-
-def _with_slope(log_snr_of_time: Callable[[Tensor], Tensor], tau: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log-SNRs of random times, and the weights of their errors of eps."""
-    with torch.enable_grad():
-        tau = tau.requires_grad_()
-        log_snr = log_snr_of_time(tau)
-        (slope,) = torch.autograd.grad(log_snr.sum(), tau)
-    return log_snr, -slope / 2
 
 
 def _eps_error_for(prediction: str, log_snr: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ __all__ = [
     "from_log_snr",
     "linear",
     "linear_log_snr",
+    "stratified_uniform",
+    "with_slope",
 ]
 
 LogSNROfTime = Callable[[Tensor], Tensor]
@@ -477,6 +479,77 @@ class LearnedLogSNR(nn.Module):
     def discretize(self, num_steps: int) -> Schedule:
         """Return the chain of this many steps; see `discretize`. Gradients flow through it."""
         return discretize(self, num_steps)
+
+
+def stratified_uniform(
+    num_samples: int,
+    generator: torch.Generator,
+    *,
+    shape: tuple[int, ...] = (),
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Draw numbers from [0, 1), one in each of as many equal parts, in order.
+
+    Each for itself would be uniform if the parts were mixed; a mean over them has less variance
+    than one over independent numbers.
+
+    Parameters
+    ----------
+    num_samples : int
+        How many.
+    generator : torch.Generator
+        Of the draws.
+    shape : tuple of int
+        So many independent sets of them.
+    dtype : torch.dtype, optional
+        Of the numbers.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(num_samples, *shape)``, on the device of the generator.
+    """
+    kind = {"device": generator.device, "dtype": dtype}
+    within = torch.rand(num_samples, *shape, generator=generator, **kind)
+    parts = torch.arange(num_samples, **kind).view(-1, *[1] * len(shape))
+    return (parts + within) / num_samples
+
+
+def with_slope(log_snr_of_time: LogSNROfTime, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a schedule's log-SNR and its slope in time, on the CPU.
+
+    Parameters
+    ----------
+    log_snr_of_time : callable
+        Falling and differentiable; gradients of its parameters flow through both.
+    tau : Tensor
+        Times, shape ``(n,)``.
+
+    Returns
+    -------
+    log_snr, slope : Tensor
+        Shape ``(n,)`` each.
+
+    Raises
+    ------
+    ValueError
+        If it does not fall at one of the times.
+    """
+    tau = tau.detach().cpu()
+    level = log_snr_of_time(tau)
+    # A schedule that is learned gets its gradient through the slope too; a fixed one has no graph.
+    is_learned = level.requires_grad
+    with torch.enable_grad():
+        tau = tau.requires_grad_()
+        total = log_snr_of_time(tau).sum()
+        (slope,) = torch.autograd.grad(total, tau, create_graph=is_learned)
+    if (slope >= 0).any():
+        raise ValueError(
+            "log_snr_of_time has slope "
+            f"{slope.max().item():g} at tau = {tau[slope.argmax()].item():g}; accepted are "
+            "functions that fall"
+        )
+    return level, slope
 
 
 def _from_beta(beta: Tensor) -> Schedule:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +24,10 @@ from evidence.diffusion.prediction import NetworkDenoiser
 from evidence.diffusion.schedule import cosine_log_snr
 from evidence.digit_models import digit_autoencoder, digit_vae
 from evidence.history import History
+from evidence.likelihood import draw
 from evidence.model_store import train_once
 from evidence.models import VAE, Autoencoder
-from evidence.training import adam
+from evidence.training import Data, adam
 
 __all__ = [
     "DIGIT_LOG_SNR",
@@ -105,24 +107,19 @@ def cloud_diffusion(
     ValueError
         If `name` or `prediction` is unknown.
     """
-    model = NetworkDenoiser(
-        VectorNetwork(2, hidden=64, blocks=2, condition=32, dtype=torch.float32, seed=seed),
-        prediction,
-    )
-    history = train_once(
-        model,
+    network = VectorNetwork(2, hidden=64, blocks=2, condition=32, dtype=torch.float32, seed=seed)
+    return _trained(
+        NetworkDenoiser(network, prediction),
         cloud_points(name),
-        partial(denoising_loss, log_snr_of_time=cosine_log_snr(*LOG_SNR)),
         name=f"cloud-{name}-{prediction.replace('_', '-')}",
+        log_snr=LOG_SNR,
         epochs=CLOUD_EPOCHS,
         batch_size=512,
-        optimizer=partial(adam, lr=6e-3),
-        schedule=partial(CosineAnnealingLR, T_max=CLOUD_EPOCHS),
+        lr=6e-3,
         ema_decay=0.99,
         seed=seed,
         progress=progress,
     )
-    return model.eval(), history
 
 
 def digit_diffusion(
@@ -154,21 +151,18 @@ def digit_diffusion(
     digits = load_mnist("train")
     images = 2 * digits.images.view(-1, 1, 28, 28) - 1
     network = ImageNetwork(num_labels=10 if conditional else 0, dtype=torch.float32, seed=seed)
-    model = NetworkDenoiser(network, "x_0")
-    history = train_once(
-        model,
+    return _trained(
+        NetworkDenoiser(network, "x_0"),
         (images, digits.labels) if conditional else images,
-        partial(denoising_loss, log_snr_of_time=cosine_log_snr(*DIGIT_LOG_SNR)),
         name="digits-with-labels" if conditional else "digits",
+        log_snr=DIGIT_LOG_SNR,
         epochs=DIGIT_EPOCHS,
         batch_size=64,
-        optimizer=partial(adam, lr=1.5e-3),
-        schedule=partial(CosineAnnealingLR, T_max=DIGIT_EPOCHS),
+        lr=1.5e-3,
         ema_decay=0.995,
         seed=seed,
         progress=progress,
     )
-    return model.eval(), history
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,10 +238,8 @@ def digit_codes(
         case "vae":
             model, _ = digit_vae(latent_dim, progress=progress)
             with torch.no_grad():
-                mu, log_var = model.encode(digits)
-            generator = torch.Generator().manual_seed(0)
-            eps = torch.randn((num_samples, *mu.shape), generator=generator, dtype=mu.dtype)
-            z = (mu + torch.exp(log_var / 2) * eps).flatten(0, 1)
+                q_z = model.q_z(digits)
+            z = draw(q_z, num_samples, torch.Generator().manual_seed(0)).flatten(0, 1)
         case "autoencoder":
             model, _ = digit_autoencoder(latent_dim, progress=progress)
             with torch.no_grad():
@@ -286,19 +278,37 @@ def code_diffusion(
     """
     codes = digit_codes(latent_dim, source=source, progress=progress).codes
     network = VectorNetwork(latent_dim, hidden=192, blocks=2, dtype=torch.float32, seed=seed)
-    model = NetworkDenoiser(network, "v")
-    epochs = max(1, round(CODE_STEPS * 256 / len(codes)))
-    history = train_once(
-        model,
+    return _trained(
+        NetworkDenoiser(network, "v"),
         codes,
-        partial(denoising_loss, log_snr_of_time=cosine_log_snr(*LOG_SNR)),
         name=f"codes-{source}-{latent_dim}",
-        epochs=epochs,
+        log_snr=LOG_SNR,
+        epochs=max(1, round(CODE_STEPS * 256 / len(codes))),
         batch_size=256,
-        optimizer=partial(adam, lr=2e-3),
-        schedule=partial(CosineAnnealingLR, T_max=epochs),
+        lr=2e-3,
         ema_decay=0.99,
         seed=seed,
         progress=progress,
+    )
+
+
+def _trained(
+    model: NetworkDenoiser,
+    data: Data,
+    *,
+    log_snr: tuple[float, float],
+    epochs: int,
+    lr: float,
+    **arguments: Any,
+) -> tuple[NetworkDenoiser, History]:
+    """Train a denoiser on the simple loss, with a learning rate that falls on a cosine."""
+    history = train_once(
+        model,
+        data,
+        partial(denoising_loss, log_snr_of_time=cosine_log_snr(*log_snr)),
+        epochs=epochs,
+        optimizer=partial(adam, lr=lr),
+        schedule=partial(CosineAnnealingLR, T_max=epochs),
+        **arguments,
     )
     return model.eval(), history
