@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from evidence.diffusion.networks import NO_LABEL
+from evidence.diffusion.losses import check_label_dropout, hide_labels
 from evidence.diffusion.prediction import Denoiser, convert, log_snr_for
 from evidence.diffusion.schedule import stratified_uniform
 
@@ -250,14 +250,12 @@ def flow_loss(
     ValueError
         If `label_dropout` is no probability.
     """
-    if not 0 <= label_dropout <= 1:
-        raise ValueError(f"label_dropout is {label_dropout!r}; accepted are numbers in [0, 1]")
+    check_label_dropout(label_dropout)
     x_0, label = batch if isinstance(batch, tuple) else (batch, None)
     tau = stratified_uniform(len(x_0), generator, dtype=x_0.dtype)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     if label is not None:
-        is_hidden = torch.rand(label.shape, generator=generator, device=label.device)
-        label = label.masked_fill(is_hidden < label_dropout, NO_LABEL)
+        label = hide_labels(label, label_dropout, generator, x_0.dtype)
     u_hat = model(straight_path(x_0, eps, tau), tau, label)
     return (eps - x_0 - u_hat).square().flatten(1).sum(1).mean()
 

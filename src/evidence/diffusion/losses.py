@@ -88,8 +88,7 @@ def denoising_loss(
         raise ValueError(f"of log_snr_of_time and schedule {given} is given; accepted is one")
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting is {weighting!r}; accepted are 'simple' and 'elbo'")
-    if not 0 <= label_dropout <= 1:
-        raise ValueError(f"label_dropout is {label_dropout!r}; accepted are numbers in [0, 1]")
+    check_label_dropout(label_dropout)
     x_0, label = batch if isinstance(batch, tuple) else (batch, None)
     tau = stratified_uniform(len(x_0), generator, dtype=torch.float64)
     if schedule is not None:
@@ -106,8 +105,7 @@ def denoising_loss(
     noise = torch.sigmoid(-log_snr).sqrt().view(over_data)
     x_t = signal * x_0 + noise * eps
     if label is not None:
-        u = torch.rand(label.shape, generator=generator, device=label.device, dtype=x_0.dtype)
-        label = label.masked_fill(u < label_dropout, NO_LABEL)
+        label = hide_labels(label, label_dropout, generator, x_0.dtype)
 
     inputs = (x_t, log_snr) if label is None else (x_t, log_snr, label)
     predicted = model.network(*inputs)
@@ -122,6 +120,23 @@ def denoising_loss(
         .mean()
         .to(error.dtype)
     )
+
+
+def check_label_dropout(label_dropout: float) -> None:
+    """Raise a ValueError if it is no probability."""
+    if not 0 <= label_dropout <= 1:
+        raise ValueError(f"label_dropout is {label_dropout!r}; accepted are numbers in [0, 1]")
+
+
+def hide_labels(
+    label: Tensor, label_dropout: float, generator: torch.Generator, dtype: torch.dtype
+) -> Tensor:
+    """Return labels ``(batch,)`` of which some, drawn in a dtype, are `NO_LABEL`.
+
+    The dtype is that of the data, so that the draws do not depend on torch's default.
+    """
+    u = torch.rand(label.shape, generator=generator, device=label.device, dtype=dtype)
+    return label.masked_fill(u < label_dropout, NO_LABEL)
 
 
 def _at_steps(schedule: Schedule, tau: Tensor) -> tuple[Tensor, Tensor]:
