@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 
 from evidence.pixels import BernoulliPixels, Pixels
 
-__all__ = ["LOG_VAR_BOUND", "VAE", "Autoencoder", "mlp", "squared_error"]
+__all__ = ["LOG_VAR_BOUND", "VAE", "Autoencoder", "linear", "mlp", "squared_error"]
 
 LOG_VAR_BOUND = 20.0
 """Between minus and plus which the log-variance of q(z|x) stays."""
@@ -62,20 +62,35 @@ def mlp(
         raise ValueError(f"sizes are {tuple(sizes)}; accepted are two or more whole numbers from 1")
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
-        # Not initialised by the layer itself: that would draw from torch's global generator.
-        linear = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
-        if weights == "xavier":
-            nn.init.xavier_uniform_(linear.weight, generator=generator)
-            nn.init.zeros_(linear.bias)
-        else:
-            for parameter in linear.parameters():
-                nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
-        layers += [linear, activation()]
+        layers += [linear(inputs, outputs, generator, weights, dtype), activation()]
         if isinstance(layers[-1], nn.ReLU):
             # Its gradient needs only its output, so it may overwrite its input: one array less to
             # write and to read again, in every layer of every step.
             layers[-1].inplace = True
     return nn.Sequential(*layers[:-1])
+
+
+def linear(
+    inputs: int,
+    outputs: int,
+    generator: torch.Generator,
+    weights: str = "uniform",
+    dtype: torch.dtype | None = None,
+) -> nn.Linear:
+    """Make a linear layer; the arguments are those of `mlp`, and `weights` may be ``"zeros"``."""
+    # Not initialised by the layer itself: that would draw from torch's global generator.
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
+    match weights:
+        case "zeros":
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        case "xavier":
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+        case "uniform":
+            for parameter in layer.parameters():
+                nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
+    return layer
 
 
 class Autoencoder(nn.Module):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from evidence.models import linear
+
 __all__ = ["NO_LABEL", "ImageNetwork", "VectorNetwork", "time_embedding"]
 
 NO_LABEL = -1
@@ -69,8 +71,8 @@ class Condition(nn.Module):
         super().__init__()
         self.dim = dim
         self.num_labels = num_labels
-        self.first = _linear(dim, dim, generator, dtype)
-        self.second = _linear(dim, dim, generator, dtype)
+        self.first = linear(dim, dim, generator, dtype=dtype)
+        self.second = linear(dim, dim, generator, dtype=dtype)
         if num_labels:
             # One row more than labels: the last is for data without one.
             rows = torch.randn(num_labels + 1, dim, generator=generator, dtype=dtype)
@@ -114,9 +116,9 @@ class VectorBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
-        self.modulate = _linear(condition, 2 * hidden, generator, dtype, zero=True)
-        self.first = _linear(hidden, hidden, generator, dtype)
-        self.second = _linear(hidden, hidden, generator, dtype, zero=True)
+        self.modulate = linear(condition, 2 * hidden, generator, "zeros", dtype)
+        self.first = linear(hidden, hidden, generator, dtype=dtype)
+        self.second = linear(hidden, hidden, generator, "zeros", dtype)
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.modulate(condition).chunk(2, dim=1)
@@ -165,11 +167,11 @@ class VectorNetwork(nn.Module):
         _check_sizes(at_least=0, blocks=blocks, num_labels=num_labels)
         generator = torch.Generator().manual_seed(seed)
         self.condition = Condition(condition, num_labels, generator, dtype)
-        self.first = _linear(data_dim, hidden, generator, dtype)
+        self.first = linear(data_dim, hidden, generator, dtype=dtype)
         self.blocks = nn.ModuleList(
             VectorBlock(hidden, condition, generator, dtype) for _ in range(blocks)
         )
-        self.last = _linear(hidden, data_dim, generator, dtype, zero=True)
+        self.last = linear(hidden, data_dim, generator, "zeros", dtype)
 
     def forward(self, x_t: Tensor, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
         """Map noised data ``(batch, D)`` at log-SNR ``(batch,)`` to ``(batch, D)``."""
@@ -231,30 +233,6 @@ class ImageNetwork(nn.Module):
                 f"{', '.join(map(str, self.shape))})"
             )
         return self.pixels(x_t.flatten(1), log_snr, label).view_as(x_t)
-
-
-def _linear(
-    inputs: int,
-    outputs: int,
-    generator: torch.Generator,
-    dtype: torch.dtype | None = None,
-    *,
-    zero: bool = False,
-) -> nn.Linear:
-    # Not initialised by the layer itself: that would draw from torch's global generator.
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
-    return _initialised(layer, inputs, generator, zero)
-
-
-def _initialised(
-    layer: nn.Module, inputs: int, generator: torch.Generator, zero: bool
-) -> nn.Module:
-    for parameter in layer.parameters():
-        if zero:
-            nn.init.zeros_(parameter)
-        else:
-            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
-    return layer
 
 
 def _check_sizes(at_least: int = 1, **sizes: int) -> None:
