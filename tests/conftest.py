@@ -27,6 +27,8 @@ def server(site):
         yield address
 
 
+# Before the plug-in that shares tests out among processes looks at the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Keep together what one browser serves: each file, or each page where a file visits all."""
     for item in items:

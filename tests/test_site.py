@@ -45,10 +45,23 @@ OVERFLOWING = """() => {
   const shown = wide.slice(0, 5).map((element) => element.outerHTML.slice(0, 120));
   return [`the page is ${document.documentElement.scrollWidth} wide`, ...shown];
 }"""
+# Formulas in a line whose full stop went to the next one, where it stands further left.
+PARTED = """() => [...document.querySelectorAll(".unbroken")].filter((joined) => {
+  const formula = [...joined.querySelectorAll(".base")].at(-1);
+  const stop = document.createRange();
+  stop.selectNode(joined.lastChild);
+  return joined.lastChild.nodeType === 3 &&
+    stop.getBoundingClientRect().left < formula.getBoundingClientRect().right - 2;
+}).map((joined) => joined.textContent)"""
+# Displayed equations that scroll.
+SCROLLED = """() => [...document.querySelectorAll(".katex-display")]
+  .filter((equation) => equation.scrollWidth > equation.clientWidth + 1)
+  .map((equation) => equation.closest("[id]").id)"""
 # Axe is slow on a long page, so it is shown less of it, and nothing less to find. First, the drawn
-# half of all mathematics goes that fits in its place: it is hidden from screen readers. Returns
-# letters in a colour other than that of the text around, for they are not looked at again.
-WITHOUT_DRAWN_MATHEMATICS = """() => {
+# half of all mathematics goes that fits in its place, which is hidden from screen readers, and the
+# other half becomes one word; so does code, whose parts have no more than colours. Returns letters
+# in a colour other than that of the text around, for they are not looked at again.
+WITHOUT_PARTS = """() => {
   const colored = [...document.querySelectorAll(".katex-html *")].filter((part) =>
     !part.closest(".annotated") &&  // its colours are looked at by test_annotation_browser
     getComputedStyle(part).color !== getComputedStyle(part.closest(".katex").parentElement).color);
@@ -56,16 +69,27 @@ WITHOUT_DRAWN_MATHEMATICS = """() => {
   const fits = (box) => !box || box.scrollWidth <= box.clientWidth;
   for (const drawn of [...document.querySelectorAll(".katex-html")].filter(
     (drawn) => fits(drawn.closest(".katex-display")))) drawn.replaceChildren();
+  document.querySelectorAll("math").forEach((formula) => formula.replaceChildren("x"));
+  for (const code of document.querySelectorAll("article pre:not(:has(:not(span)))")) {
+    const plain = code.cloneNode();
+    plain.textContent = code.textContent;
+    plain.withColors = code;
+    code.replaceWith(plain);
+  }
   return found;
 }"""
 # Then colours, which take most of the time, are looked at once for each kind of element: of those
-# alike in name, class and style, and within others that are alike in turn, the first is left.
+# alike in name, class and style, and within others that are alike in turn, the first is left. What
+# has no text any more goes.
 COLOR_RULES = ("color-contrast", "link-in-text-block")
 COLORS = {"runOnly": list(COLOR_RULES)}
 ALL_BUT_COLORS = {"rules": {rule: {"enabled": False} for rule in COLOR_RULES}}
 # In a narrow window, the text is the same but for what scrolls.
 SCROLLING = {"runOnly": ["scrollable-region-focusable"]}
 WITHOUT_REPETITION = """() => {
+  for (const plain of document.querySelectorAll("article pre")) {
+    if (plain.withColors) plain.replaceWith(plain.withColors);
+  }
   document.querySelectorAll(".katex").forEach((mathematics) => mathematics.replaceWith("x"));
   const kinds = new Map();
   const kindOf = (element) => {
@@ -88,7 +112,15 @@ WITHOUT_REPETITION = """() => {
     if (seen.has(kindOf(element)) && !isAroundLink) repeated.push(...texts);
     seen.add(kindOf(element));
   }
-  repeated.forEach((text) => text.remove());
+  for (const text of repeated) {
+    let rest = text.parentElement;
+    text.remove();
+    while (rest.localName !== "article" && !rest.textContent.trim() && rest.childElementCount === 0) {
+      const around = rest.parentElement;
+      rest.remove();
+      rest = around;
+    }
+  }
 }"""
 FIRST_FOLDS = """() => {
   const kinds = new Map();
@@ -157,6 +189,8 @@ class Visit:
     shift: dict[str, tuple[float, list[str]]] = field(default_factory=dict)
     folds: list[str] = field(default_factory=list)
     colored: list[str] = field(default_factory=list)
+    scrolled: list[str] = field(default_factory=list)
+    parted: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module", params=PAGES)
@@ -178,7 +212,8 @@ def visit(name, context, server):
     take_picture(page, visit, name, "light")
     visit.folds = unopened_folds(page)
     page.evaluate(UNFOLD)
-    visit.colored = page.evaluate(WITHOUT_DRAWN_MATHEMATICS)
+    visit.scrolled = page.evaluate(SCROLLED)
+    visit.colored = page.evaluate(WITHOUT_PARTS)
     visit.axe["wide"] = axe_violations(page, ALL_BUT_COLORS)
     page.evaluate(WITHOUT_REPETITION)
     visit.axe["light"] = axe_violations(page, COLORS)
@@ -194,7 +229,8 @@ def visit(name, context, server):
     measure(page, visit, "narrow")
     take_picture(page, visit, name, "narrow")
     page.evaluate(UNFOLD)
-    page.evaluate(WITHOUT_DRAWN_MATHEMATICS)
+    visit.parted = page.evaluate(PARTED)
+    page.evaluate(WITHOUT_PARTS)
     visit.axe["narrow"] = axe_violations(page, ALL_BUT_COLORS, within=".bd-header-article")
     visit.axe["narrow"] += axe_violations(page, SCROLLING)
     page.close()
@@ -260,6 +296,14 @@ def test_axe_finds_nothing(visit, how):
 
 def test_mathematics_has_the_color_of_its_text(visit):
     assert visit.colored == []
+
+
+def test_an_equation_fits_a_desktop(visit):
+    assert visit.scrolled == []
+
+
+def test_a_formula_stays_with_its_full_stop(visit):
+    assert visit.parted == []
 
 
 @pytest.mark.parametrize("width", ["wide", "narrow"])

