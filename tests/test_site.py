@@ -115,7 +115,8 @@ WITHOUT_REPETITION = """() => {
   for (const text of repeated) {
     let rest = text.parentElement;
     text.remove();
-    while (rest.localName !== "article" && !rest.textContent.trim() && rest.childElementCount === 0) {
+    const isBare = (part) => part.childElementCount === 0 && !part.textContent.trim();
+    while (rest.localName !== "article" && isBare(rest)) {
       const around = rest.parentElement;
       rest.remove();
       rest = around;
