@@ -1,7 +1,13 @@
 """Settings of all tests."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# Of several processes, each computes on one core: the threads of all would wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A slow machine is no failure of the code. The same examples on every run, so a failure comes back.
 settings.register_profile("book", deadline=None, derandomize=True)
