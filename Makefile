@@ -42,7 +42,7 @@ nbval: $(STAMP) ## run every notebook and compare its stored outputs
 	$(NBVAL)
 
 browser: build ## open the built pages in Chromium and check them
-	$(BIN)/pytest -m browser -n auto --dist loadgroup
+	$(BIN)/pytest -m browser -n auto --dist loadfile
 
 budget: build ## print what each page costs its reader, beside a stock Jupyter Book page
 	$(BIN)/python -m evidence_book budget

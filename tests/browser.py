@@ -18,6 +18,8 @@ class Record:
 
     Attributes
     ----------
+    asked : list of str
+        All addresses asked for.
     faults : list of str
         Errors and warnings of the console, errors of scripts, and requests that failed.
     foreign : list of str
@@ -26,6 +28,7 @@ class Record:
 
     def __init__(self, page: Page, base: str) -> None:
         self.base = base
+        self.asked: list[str] = []
         self.faults: list[str] = []
         self.foreign: list[str] = []
         page.on("pageerror", lambda error: self.faults.append(f"script: {error}"))
@@ -42,6 +45,7 @@ class Record:
             self.faults.append(f"console: {message.text}")
 
     def _on_request(self, request: Request) -> None:
+        self.asked.append(request.url)
         if not request.url.startswith((self.base, "data:", "blob:")):
             self.foreign.append(request.url)
 

@@ -102,7 +102,7 @@ def pixels_per_unit(reader, shown):
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
-def test_the_page_computes_jensens_gap_as_python_does(read, site, server, scheme):
+def test_the_page_computes_jensens_gap_as_python_does(read, site, server, scheme, agreement):
     reader = read(server if scheme == "http" else site.as_uri()).open("jensen")
     inputs = np.random.default_rng(0).uniform([0.05, 0.05, 0], [4, 4, 1], size=(500, 3)).tolist()
     computed = reader.page.evaluate(
@@ -112,8 +112,8 @@ def test_the_page_computes_jensens_gap_as_python_does(read, site, server, scheme
     )
     expected = [SHOWN["jensen"](Jensen((a, b), weight)) for a, b, weight in inputs]
     error = np.abs(np.subtract(computed, expected)).max()
-    print(f"largest error {error:.1e}")
     assert error < 1e-14
+    agreement(f"Jensen: {error:.1e}")
     assert reader.faults() == []
 
 
@@ -133,7 +133,7 @@ COMPUTE = """([coefficients, noise, inputs]) => {
 @pytest.mark.parametrize(
     "toy", [CurvedToy(), CurvedToy((0.2, -0.8, 0.3, 0.1, -0.1, 0.05), 0.8)], ids=["default", "high"]
 )
-def test_the_page_computes_the_bound_as_python_does(read, site, server, scheme, toy):
+def test_the_page_computes_the_bound_as_python_does(read, site, server, scheme, toy, agreement):
     reader = read(server if scheme == "http" else site.as_uri()).open("bound")
     low, high = [-2, -2.6, 0.05], [4, 2.6, 2]
     inputs = np.random.default_rng(0).uniform(low, high, size=(60, 3)).tolist()
@@ -144,10 +144,10 @@ def test_the_page_computes_the_bound_as_python_does(read, site, server, scheme, 
     error = np.abs(np.subtract(computed, expected))
     # A bound of a polynomial of degree 5 can lie a million nats below.
     relative = error / np.maximum(1, np.abs(expected))
-    print(f"largest error {error.max():.1e}, relative to 1 and more {relative.max():.1e}")
     assert relative.max() < 1e-11
     if len(toy.theta) == 3:
         assert error.max() < 1e-9
+        agreement(f"Bound: {error.max():.1e} nats")
     assert reader.faults() == []
 
 

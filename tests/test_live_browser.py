@@ -116,7 +116,7 @@ def reference(figure, points):
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
-def test_the_page_decodes_as_torch_does(read, site, server, python, scheme):
+def test_the_page_decodes_as_torch_does(read, site, server, python, scheme, agreement):
     reader = read(server if scheme == "http" else site.as_uri()).open()
     points = np.random.default_rng(1).uniform(-3, 3, size=(50, 2)).tolist()
     decoded = reader.page.evaluate(
@@ -131,13 +131,12 @@ def test_the_page_decodes_as_torch_does(read, site, server, python, scheme):
     expected = reference(python, points)
     assert expected.std(0).mean() > 0.1  # else any constant would agree
     # GELU's error function is the only approximation, within 1.5e-7 of 1.
-    assert np.abs(decoded - expected).max() < 1e-5
+    error = np.abs(decoded - expected).max()
+    assert error < 1e-5
     with torch.no_grad():
         exact = python._decoder(torch.tensor(points, dtype=torch.float32)).numpy()
-    print(
-        f"against float16 weights {np.abs(decoded - expected).max():.1e}, "
-        f"against float32 weights {np.abs(decoded - exact).max():.1e}"
-    )
+    rounding = np.abs(decoded - exact).max()
+    agreement(f"CodeSpace: {error:.1e} of a pixel's range, {rounding:.1e} by float16 weights")
     assert reader.faults() == []
 
 

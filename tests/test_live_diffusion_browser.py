@@ -130,7 +130,7 @@ SAMPLE = """inputs => inputs.map(({ score, method, eta, num_steps: count, seed }
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
-def test_the_page_samples_as_python_does(read, site, server, denoiser, scheme):
+def test_the_page_samples_as_python_does(read, site, server, denoiser, scheme, agreement):
     reader = read(server if scheme == "http" else site.as_uri()).open("sampling")
     generator, inputs, figures = np.random.default_rng(0), [], []
     for i in range(12):
@@ -154,10 +154,9 @@ def test_the_page_samples_as_python_does(read, site, server, denoiser, scheme):
         assert distance == pytest.approx(distances, abs=1e-9 * scale)
         deviation = expected[0].var(0, correction=0).mean().sqrt().item()
         assert spread == pytest.approx(deviation, abs=1e-9 * scale)
-    print(
-        f"largest error of a state: exact {max(errors[::2]):.1e}, learned {max(errors[1::2]):.1e}"
-    )
     assert max(errors) < 1e-10
+    exact, learned = max(errors[::2]), max(errors[1::2])
+    agreement(f"Sampling: {exact:.1e} with the exact score, {learned:.1e} with a network")
     assert reader.faults() == []
 
 
@@ -168,7 +167,7 @@ DIFFUSE = """inputs => inputs.map(({ kind, count, x, eps, t }) => {
 })"""
 
 
-def test_the_page_diffuses_as_python_does(read):
+def test_the_page_diffuses_as_python_does(read, agreement):
     reader = read().open("forward")
     generator, inputs, figures = np.random.default_rng(0), [], []
     for i in range(12):
@@ -196,8 +195,8 @@ def test_the_page_diffuses_as_python_does(read):
         errors.append(np.abs(log_snr - made.log_snr[1:].numpy()).max())
         np.testing.assert_allclose(mixed, expected, atol=3e-7)
         assert kl == pytest.approx(figure.end_kl(), rel=1e-8, abs=1e-15)
-    print(f"largest error of a log-SNR: {max(errors):.1e}")
     assert max(errors) < 1e-10
+    agreement(f"Forward: {max(errors):.1e} of a log-SNR")
     assert reader.faults() == []
 
 

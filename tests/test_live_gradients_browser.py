@@ -117,7 +117,7 @@ COMPUTE = """inputs => inputs.map(([f, mu, sigma, frequency, count, seed]) => {
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
-def test_the_page_computes_as_python_does(read, site, server, scheme):
+def test_the_page_computes_as_python_does(read, site, server, scheme, agreement):
     reader = read(server if scheme == "http" else site.as_uri()).open()
     generator, inputs, expected = np.random.default_rng(0), [], []
     for f, _ in itertools.product(FUNCTIONS, range(40)):
@@ -136,8 +136,8 @@ def test_the_page_computes_as_python_does(read, site, server, scheme):
     error = np.abs(np.subtract(reader.page.evaluate(COMPUTE, inputs), expected))
     # The score function's variance of z^2 + 10 at sigma = 0.1 is 20,000.
     relative = error / np.maximum(1, np.abs(expected))
-    print(f"largest error {error.max():.1e}, relative to 1 and more {relative.max():.1e}")
     assert relative.max() < 1e-11
+    agreement(f"Gradients: {relative.max():.1e} relative to 1 and more")
     assert reader.faults() == []
 
 

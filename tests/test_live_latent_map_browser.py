@@ -145,7 +145,7 @@ def check_shown(reader, python):
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
-def test_the_page_decodes_as_torch_does(read, site, server, python, scheme):
+def test_the_page_decodes_as_torch_does(read, site, server, python, scheme, agreement):
     reader = read(server if scheme == "http" else site.as_uri()).open()
     points = np.random.default_rng(1).uniform(-3, 3, size=(50, 2)).tolist()
     decoded = reader.page.evaluate(
@@ -162,13 +162,13 @@ def test_the_page_decodes_as_torch_does(read, site, server, python, scheme):
     with torch.no_grad():
         exact = python._decoder(torch.tensor(points, dtype=torch.float32)).numpy()
     unrounded = np.abs(decoded - exact).max()
-    print(f"against rounded weights {error:.1e}, against float32 weights {unrounded:.1e}")
     assert error < 1e-5
     assert 1e-3 < unrounded < 0.05
+    agreement(f"LatentMap: {error:.1e} of a pixel's range, {unrounded:.1e} by weights of 8 bits")
     assert reader.faults() == []
 
 
-def test_the_page_computes_the_density_as_python_does(read, python):
+def test_the_page_computes_the_density_as_python_does(read, python, agreement):
     reader = read().open()
     rng = np.random.default_rng(2)
     inputs = np.hstack([rng.uniform(-2.5, 2.5, size=(200, 4)), rng.uniform(size=(200, 1))])
@@ -184,8 +184,8 @@ def test_the_page_computes_the_density_as_python_does(read, python):
         python.start, python.end, python.walked = ends[:2], ends[2:], walked
         expected.append(python.log_prior())
     error = np.abs(np.subtract(computed, expected)).max()
-    print(f"largest error {error:.1e} nats")
     assert error < 1e-13
+    agreement(f"LatentMap: {error:.1e} nats of the prior's density")
 
 
 def test_no_walk_is_ever_less_dense_than_both_ends(read):

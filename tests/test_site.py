@@ -286,6 +286,14 @@ def test_nothing_is_asked_of_another_host(visit):
     assert visit.file.foreign == []
 
 
+def test_no_page_asks_for_what_it_does_not_need(name, visit):
+    for record in (visit.http, visit.file):
+        asked = " ".join(record.asked)
+        assert "icons.woff" in asked
+        assert "fa-solid" not in asked
+        assert ("searchindex.js" in asked) == (name == "search.html")
+
+
 def test_the_theme_follows_the_system(visit):
     assert visit.themes == {"dark": "dark", "light": "light", "narrow": "light"}
 

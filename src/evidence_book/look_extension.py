@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pydata_sphinx_theme
 from docutils import nodes
+from fontTools import subset
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.images import get_image_size
@@ -18,6 +20,9 @@ from sphinx.writers.html5 import HTML5Translator
 from sphinx_exercise.nodes import solution_node
 
 FOLDER = Path(__file__).parent
+THEME = Path(pydata_sphinx_theme.__file__).parent / "theme" / "pydata_sphinx_theme"
+ALL_ICONS = THEME / "static" / "vendor" / "fontawesome" / "webfonts" / "fa-solid-900.ttf"
+ICON_RANGE = re.compile(r"unicode-range:([^;]*);")
 THEME_OPTIONS = {
     # The header above the page would only repeat the sidebar's search field.
     "navbar_persistent": [],
@@ -40,6 +45,21 @@ def set_look(app: Sphinx, config: Config) -> None:
     config.html_context = {"default_mode": "auto", **config.html_context}
     # A link around every picture that has a width would lead to the same picture.
     config.html_scaled_image_link = False
+
+
+def write_icons(app: Sphinx, error: Exception | None) -> None:
+    """Write the font of the icons that ``evidence.css`` names in its ``unicode-range``."""
+    if error or app.builder.format != "html":
+        return
+    style = (FOLDER / "static" / "evidence.css").read_text(encoding="utf-8")
+    icons = re.findall(r"U\+(\w+)", ICON_RANGE.search(style)[1])
+    # With all that the font says of itself: its licence, among others.
+    options = subset.Options(flavor="woff", name_IDs=["*"])
+    font = subset.load_font(ALL_ICONS, options)
+    cutter = subset.Subsetter(options)
+    cutter.populate(unicodes=[int(icon, 16) for icon in icons])
+    cutter.subset(font)
+    subset.save_font(font, Path(app.outdir) / "_static" / "icons.woff", options)
 
 
 def fold_solutions(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -116,6 +136,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # After jupyter-book and before the theme read the configuration.
     app.connect("config-inited", set_look, priority=900)
     app.connect("doctree-resolved", fold_solutions, priority=900)
+    app.connect("build-finished", write_icons)
     plain = (lambda translator, node: None,) * 2
     app.add_node(FoldedSolution, html=(visit_solution, depart_solution), latex=plain, text=plain)
     app.add_node(nodes.image, override=True, html=(visit_image, HTML5Translator.depart_image))
