@@ -46,7 +46,7 @@ OVERFLOWING = """() => {
   return [`the page is ${document.documentElement.scrollWidth} wide`, ...shown];
 }"""
 # Formulas in a line whose full stop went to the next one, where it stands further left.
-PARTED = """() => [...document.querySelectorAll(".unbroken")].filter((joined) => {
+PARTED = """() => [...document.querySelectorAll(".unbroken:has(.katex)")].filter((joined) => {
   const formula = [...joined.querySelectorAll(".base")].at(-1);
   const stop = document.createRange();
   stop.selectNode(joined.lastChild);
