@@ -4,7 +4,7 @@ import pytest
 from docutils import nodes
 from docutils.utils import new_document
 
-from evidence_book.math_extension import JoinPunctuation
+from evidence_book.math_extension import join_punctuation
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_formula_stays_with_its_punctuation(line, expected):
         nodes.math("", text) if i % 2 else nodes.Text(text) for i, text in enumerate(parts) if text
     ]
     document += nodes.paragraph("", "", *children)
-    JoinPunctuation(document).run()
+    join_punctuation(None, document, "page")
     assert written(document[0]) == expected
 
 

