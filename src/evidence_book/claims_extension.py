@@ -85,7 +85,8 @@ def inline(text: str) -> list[nodes.Node]:
         else:
             found.append(nodes.literal(match["code"], match["code"]))
         end = match.end()
-    return [*found, nodes.Text(text[end:])]
+    found.append(nodes.Text(text[end:]))
+    return [node for node in found if node.astext()]
 
 
 def unbroken(text: str) -> list[nodes.Node]:

@@ -126,18 +126,19 @@ def join_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None
     ``unbroken`` of the style sheet prevents it, and lets a long formula break within itself.
     """
     for formula in list(doctree.findall(nodes.math)):
-        joined = nodes.inline(classes=["unbroken"])
-        formula.replace_self(joined)
+        line, place = formula.parent, formula.parent.index(formula)
+        before = _search(OPENING, line, place - 1)
+        after = _search(CLOSING, line, place + 1)
+        if not (before or after):
+            continue
+        line[place] = joined = nodes.inline(classes=["unbroken"])
+        if before:
+            joined += nodes.Text(before[0])
+            line[place - 1] = nodes.Text(before.string[: before.start()])
         joined += formula
-        line, place = joined.parent, joined.parent.index(joined)
-        if found := _search(CLOSING, line, place + 1):
-            joined += nodes.Text(found[0])
-            line[place + 1] = nodes.Text(found.string[found.end() :])
-        if found := _search(OPENING, line, place - 1):
-            joined.insert(0, nodes.Text(found[0]))
-            line[place - 1] = nodes.Text(found.string[: found.start()])
-        if len(joined) == 1:
-            joined.replace_self(formula)
+        if after:
+            joined += nodes.Text(after[0])
+            line[place + 1] = nodes.Text(after.string[after.end() :])
 
 
 def _search(pattern: re.Pattern, line: nodes.Element, place: int) -> re.Match | None:
