@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
-from browser import Record, axe_violations, served
+from browser import Record, axe_violations
 from bs4 import BeautifulSoup
 
 pytestmark = pytest.mark.browser
@@ -161,9 +161,8 @@ def built() -> None:
 
 
 @pytest.fixture(scope="module")
-def server():
-    with served(SITE) as address:
-        yield address
+def site():
+    return SITE
 
 
 @pytest.fixture(scope="module")
