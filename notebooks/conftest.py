@@ -1,11 +1,19 @@
-"""What nbval leaves uncompared in the notebooks, and the environment of their kernels."""
+"""How nbval runs the notebooks: the environment of kernels, what is compared, what is kept."""
 
 from evidence.held_claim import MIME_TYPE
-from evidence_book.pages import set_kernel_environment
+from evidence_book.execution import prepare_kernels
+from evidence_book.pages import cell_timeout
+from evidence_book.recording import record_executions
 
 
 def pytest_configure(config):
-    set_kernel_environment()
+    record_executions()
+    if hasattr(config, "workerinput"):  # of several processes, the first has done the rest
+        return
+    prepare_kernels(config.rootpath)
+    given = (str(argument) for argument in config.invocation_params.args)
+    if not any(argument.startswith("--nbval-cell-timeout") for argument in given):
+        config.option.nbval_cell_timeout = cell_timeout()
 
 
 def pytest_collectstart(collector):

@@ -82,7 +82,8 @@ class SmallBook:
         for name in ("_config.yml", "book/images/favicon.svg", "notebooks/conftest.py"):
             shutil.copy(REPO / name, root / name)
         self.write("requirements.txt", "something==1.0\n")
-        self.write("src/evidence/helper.py", "ANSWER = 41\n")
+        self.write("src/evidence/__init__.py", "")
+        self.write("src/evidence/helper.py", '"""A helper."""\nANSWER = 41\n')
         self.write("book/references.bib", "")
         self.write("book/index.md", "# A small book\n\nWelcome.\n")
         self.write("book/ledger.md", "# Ledger\n\n```{ledger}\n```\n")

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
+import nbformat
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -20,7 +21,7 @@ from small_book import REPO, SmallBook, code, equation
 
 from evidence_book import execution, locking, page_extension
 from evidence_book.__main__ import build, main
-from evidence_book.execution import execute_pages, executed, open_cache
+from evidence_book.execution import execute_pages, executed, only_build, open_cache
 from evidence_book.pages import KERNEL_SETTINGS, execution_key, find_pages
 from evidence_book.pairing import notebook_text
 
@@ -36,10 +37,12 @@ COUNT = """\
 from pathlib import Path
 log = Path("../{name}.log")
 log.write_text(log.read_text() + "x" if log.exists() else "x")
+print("the answer is", {answer})"""
+HELPED = """\
 import sys
-sys.path.insert(0, "../src/evidence")
-import helper
-print("the answer is", helper.ANSWER)"""
+sys.path.insert(0, "../src")
+from evidence import helper
+"""
 PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
 CLAIM = """\
 import numpy as np
@@ -48,6 +51,12 @@ x = np.linspace(1.0, 2.0, 5)
 claims.exact(
     "eq-square", "squares agree", left=x**{power}, right=x * x, wrong={{"fourth": x**4}}
 )"""
+
+
+def count(name, *, helped=False):
+    """Return a cell that notes that it runs, and answers; or that the helper package answers."""
+    answer = "helper.ANSWER" if helped else "7"
+    return HELPED * helped + COUNT.format(name=name, answer=answer)
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +86,9 @@ def test_outputs_are_never_older_than_the_code_and_never_made_in_vain(tmp_path, 
     book = SmallBook(
         tmp_path,
         {
-            "one": ["Old prose.\n", code(COUNT.format(name="one")), code(PLOT, options=FIGURE)],
-            "two": [code(COUNT.format(name="two"))],
+            "one": ["Old prose.\n", code(count("one", helped=True)), code(PLOT, options=FIGURE)],
+            "two": [code(count("two", helped=True))],
+            "alone": [code(count("alone"))],
         },
     )
 
@@ -86,22 +96,25 @@ def test_outputs_are_never_older_than_the_code_and_never_made_in_vain(tmp_path, 
         assert book.main("build", "--jobs", "2") == 0
         said = capsys.readouterr()
         assert "WARNING" not in said.err
-        assert f"2 pages: {expected}" in said.out
+        assert f"3 pages: {expected}" in said.out
         return book.html("one"), book.html("two")
 
-    one, _ = rebuild("2 executed, 0 unchanged")
+    def counts():
+        return executions(book, "one", "two", "alone")
+
+    one, _ = rebuild("3 executed, 0 unchanged")
     assert "the answer is 41" in one
     assert 'alt="A rising line"' in one
 
-    rebuild("0 executed, 2 unchanged")
-    assert executions(book, "one", "two") == [1, 1]
+    rebuild("0 executed, 3 unchanged")
+    assert counts() == [1, 1, 1]
 
     # Prose, a caption and an alternative text are shown as they are, and execute nothing.
     book.change("book/one.md", "Old prose", "New prose")
     book.change("book/one.md", "The first caption", "The second caption")
     book.change("book/one.md", "A rising line", "A line that rises")
-    one, _ = rebuild("0 executed, 2 unchanged")
-    assert executions(book, "one", "two") == [1, 1]
+    one, _ = rebuild("0 executed, 3 unchanged")
+    assert counts() == [1, 1, 1]
     assert "New prose" in one
     assert "The second caption" in one
     assert 'alt="A line that rises"' in one
@@ -109,22 +122,39 @@ def test_outputs_are_never_older_than_the_code_and_never_made_in_vain(tmp_path, 
     assert "The first caption" not in one
     assert "the answer is 41" in one
 
-    # The helper code, then the lock, then one page's own code.
+    # The documentation of the helper code, which no output depends on.
+    book.change("src/evidence/helper.py", "A helper.", "A helper, well documented.")
+    book.change("src/evidence/helper.py", "41", "41  # an answer")
+    rebuild("0 executed, 3 unchanged")
+    assert counts() == [1, 1, 1]
+
+    # Its code, for the pages that import it; then the lock; then one page's own code.
     book.change("src/evidence/helper.py", "41", "42")
-    one, two = rebuild("2 executed, 0 unchanged")
-    assert executions(book, "one", "two") == [2, 2]
+    one, two = rebuild("2 executed, 1 unchanged")
+    assert counts() == [2, 2, 1]
     for page in (one, two):
         assert "the answer is 42" in page
         assert "the answer is 41" not in page
     book.change("requirements.txt", "1.0", "1.1")
-    rebuild("2 executed, 0 unchanged")
-    assert executions(book, "one", "two") == [3, 3]
+    rebuild("3 executed, 0 unchanged")
+    assert counts() == [3, 3, 2]
     book.change("book/two.md", "the answer is", "the reply is")
-    one, two = rebuild("1 executed, 1 unchanged")
-    assert executions(book, "one", "two") == [3, 4]
+    one, two = rebuild("1 executed, 2 unchanged")
+    assert counts() == [3, 4, 2]
     assert "the reply is 42" in two
-    # Only the outputs of the present code are kept.
-    assert len(list((book.root / "_build/.executed").iterdir())) == 1
+
+    # What was executed before is shown again, with other settings and back with these.
+    book.change("src/evidence/helper.py", "42", "41")
+    one, two = rebuild("1 executed, 2 unchanged")  # two has another reply now
+    assert counts() == [3, 5, 2]
+    assert "the answer is 42" not in one
+    with mock.patch.dict(os.environ, EVIDENCE_MNIST="full"):
+        rebuild("3 executed, 0 unchanged")
+    book.change("src/evidence/helper.py", "41", "42")
+    one, two = rebuild("0 executed, 3 unchanged")
+    assert counts() == [4, 6, 3]
+    assert "the answer is 42" in one
+    assert "the reply is 42" in two
 
     # The download is the page as it is now, although no notebook is kept for it.
     download = (book.root / "_build/html/_notebooks/two.ipynb").read_text(encoding="utf-8")
@@ -139,7 +169,7 @@ def test_failing_cell_and_failing_claim_fail_every_build_until_mended(tmp_path, 
         {
             "error": [code("1 / 0")],
             "claim": [equation("eq-square"), code(CLAIM.format(power=3))],
-            "good": [code(COUNT.format(name="good"))],
+            "good": [code(count("good"))],
         },
     )
     # As the Makefile does it, in a process of its own.
@@ -264,24 +294,93 @@ def test_outputs_that_were_half_written_are_made_again(tmp_path, capsys):
     assert "whole" in outputs(book)[0]
 
 
+def cells(*sources):
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in sources])
+
+
 @pytest.mark.parametrize(
     ("change", "matters"),
     [
-        (lambda book: book.write("src/evidence/live.js", "1"), True),
         (lambda book: book.change("src/evidence/helper.py", "41", "42"), True),
         (lambda book: rename(book, "src/evidence/helper.py", "src/evidence/other.py"), True),
+        (lambda book: book.write("src/evidence/__init__.py", "1 + 1"), True),
         (lambda book: book.change("requirements.txt", "1.0", "1.1"), True),
         (lambda book: os.environ.update(EVIDENCE_MNIST="full"), True),
-        (lambda book: book.write("src/evidence/.helper.py.swp", "1"), False),
+        (lambda book: book.change("src/evidence/helper.py", "A helper", "The helper"), False),
+        (lambda book: book.write("src/evidence/apart.py", "1 + 2"), False),
+        (lambda book: book.write("src/evidence/helper.css", "a {}"), False),
         (lambda book: book.write("book/one.md", "# One\n"), False),
     ],
 )
-def test_what_all_outputs_depend_on(tmp_path, change, matters):
-    book = SmallBook(tmp_path, {"one": []})
-    before = execution_key(book.root)
-    assert execution_key(book.root) == before
+def test_what_outputs_depend_on(tmp_path, change, matters):
+    book = SmallBook(tmp_path, {})
+    page = cells("from evidence import helper")
+    before = execution_key(page, book.root)
+    assert execution_key(page, book.root) == before
     change(book)
-    assert (execution_key(book.root) != before) == matters
+    assert (execution_key(page, book.root) != before) == matters
+
+
+def test_a_page_that_only_ipython_can_read_depends_on_the_whole_package(tmp_path):
+    book = SmallBook(tmp_path, {})
+    page = cells("%time import evidence.helper")
+    before = execution_key(page, book.root)
+    book.write("src/evidence/apart.py", "1 + 2")
+    assert execution_key(page, book.root) != before
+
+
+def test_a_page_that_writes_to_stderr_fails_every_build_and_says_what_it_wrote(tmp_path, capsys):
+    noise = "import sys\nprint('font cache', file=sys.stderr)"
+    book = SmallBook(tmp_path, {"noisy": [code("1"), code(noise)], "good": [code(count("good"))]})
+    for _ in range(2):
+        assert book.main("build") == 1
+        assert "book/noisy.md failed:\ncell 2 wrote to stderr:\nfont cache" in capsys.readouterr().err
+    assert book.main("notebooks") == 1
+    assert not list((book.root / "notebooks").glob("*.ipynb"))
+    book.change("book/noisy.md", "stderr)", "stdout)")
+    assert book.main("build") == 0
+    assert executions(book, "good") == [1]
+
+
+def test_kernels_find_a_list_of_fonts_and_no_settings_of_the_reader(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "matplotlibrc").write_text("lines.linewidth: 77\n")
+    monkeypatch.setenv("MPLCONFIGDIR", str(own))
+    look = """\
+import os
+from pathlib import Path
+print(len(list(Path(os.environ["MPLCONFIGDIR"]).glob("fontlist*.json"))))
+import matplotlib
+print(matplotlib.rcParams["lines.linewidth"])"""
+    book = SmallBook(tmp_path / "book", {"fonts": [code(look)]})
+    # In a process of its own, which has not asked for fonts yet.
+    result = book.command("execute")
+    assert result.returncode == 0, result.stderr
+    assert '"1\\n1.5\\n"' in outputs(book)[0].replace('",\n      "', "")
+
+
+def test_a_second_build_waits_for_the_first(tmp_path):
+    book = SmallBook(tmp_path, {"one": [code("print('whole')")]})
+    commands = {
+        "book": [sys.executable, "-m", "evidence_book", "build"],
+        "jupyter-book": [sys.executable, "-m", "jupyter_book", "build", ".", "-W"],
+    }
+    with only_build(book.root):
+        waiting = [
+            subprocess.Popen(
+                command, cwd=book.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            for command in commands.values()
+        ]
+        for process in waiting:
+            lines = iter(process.stdout.readline, "")
+            assert any("another build of this book is running: waiting" in line for line in lines)
+        assert not (book.root / "_build/html").exists()
+    for process in waiting:
+        said = process.communicate()[0]
+        assert process.returncode == 0, said
+    assert "whole" in book.html("one")
 
 
 # --- commands -----------------------------------------------------------------------------------
@@ -324,7 +423,7 @@ def test_impossible_number_of_kernels_is_refused(tmp_path, jobs, capsys):
         book.main("execute", "--jobs", jobs)
     assert "--jobs" in capsys.readouterr().err
     if jobs == "0":
-        with pytest.raises(ValueError, match="jobs is 0; 1 or more is accepted"):
+        with pytest.raises(ValueError, match="jobs: expected 1 or more, got 0"):
             execute_pages(book.root, jobs=0)
 
 

@@ -1,7 +1,9 @@
 """`make nbval` on a small book: what is compared, what is not, and what it cannot see."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -10,6 +12,7 @@ import nbformat
 import pytest
 from small_book import REPO, SmallBook, code, equation
 
+from evidence_book.execution import executed, open_cache
 from evidence_book.pages import KERNEL_SETTINGS
 from evidence_book.pairing import problems, write_notebooks
 
@@ -20,6 +23,11 @@ from evidence import claims
 noise = 1e-12 * random.random()
 claims.exact("eq-a", "one is one", left=1.0 + noise, right=1.0, wrong={"two": 2.0})"""
 SETTINGS = "import os\nsorted(os.environ.items() & {}.items())"
+PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
+ALT = """\
+mystnb:
+  image:
+    alt: A line"""
 DICE = "import random\nrandom.random()"
 
 
@@ -47,19 +55,15 @@ def edited(book, copy, of, change):
     nbformat.write(nb, book.root / f"notebooks/{copy}.ipynb")
 
 
-def nbval(book, *, processes, timeout):
+def nbval(book, *options, processes):
     """Run the Makefile's command; return its status, what failed by cell, and what it printed."""
     makefile = (REPO / "Makefile").read_text(encoding="utf-8")
     (command,) = re.findall(r"^NBVAL := \$\(BIN\)/pytest (.*)$", makefile, re.MULTILINE)
-    for asked, taken in (
-        (r"--nbval-cell-timeout=\d+", f"--nbval-cell-timeout={timeout}"),
-        (r"-n auto", f"-n {processes}"),
-    ):
-        command, found = re.subn(asked, taken, command)
-        assert found == 1, f"the Makefile's command has no {asked}"
+    command, found = re.subn("-n auto", f"-n {processes}", command)
+    assert found == 1, "the Makefile's command has no -n auto"
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", *command.split()),
+            *(sys.executable, "-m", "pytest", *command.split(), *options),
             *("-p", "no:cacheprovider", "--junit-xml=report.xml", "--color=no"),
         ],
         cwd=book.root,
@@ -94,7 +98,7 @@ def test_stored_outputs_are_compared(book):
     edited(book, "changed_claims", "claims", change_claims)
     edited(book, "never_executed", "flaky", forget)
 
-    status, cells, said = nbval(book, processes=1, timeout=120)
+    status, cells, said = nbval(book, processes=1)
     assert status == 1, said
     assert len(cells) == 15, said
     failed = {cell: text for cell, text in cells.items() if text}
@@ -127,6 +131,58 @@ def test_dead_kernel_is_noticed(book):
         cells[0].source = "import os\nos._exit(1)"
 
     edited(book, "dead", "tagged", die)
-    status, cells, said = nbval(book, processes=0, timeout=5)
+    status, cells, said = nbval(book, "--nbval-cell-timeout=5", processes=0)
     assert status == 1, said
     assert [name for name, text in cells.items() if text] == [("dead", "Cell 0")], said
+
+
+def test_what_nbval_runs_is_what_the_build_shows(book):
+    book.page("raising", code("1 / 0", tags=["raises-exception"]), code(PLOT, options=ALT))
+    book.page("broken", code("True"))
+    book.page("noisy", code("True"))
+    book.contents(["plain", "claims", "flaky", "raising", "broken", "noisy"])
+    write_notebooks(book.root)
+    # The same outputs as the pages' own execution gives, but for what is random.
+    names = ["plain", "raising"]
+    before = [shown(book, name) for name in names]
+    # Pages and notebooks that fail, alike.
+    for name, source in (
+        ("broken", "raise ValueError"),
+        ("noisy", "import sys; print('noise', file=sys.stderr)"),
+    ):
+        book.change(f"book/{name}.md", "True", source)
+        book.change(f"notebooks/{name}.ipynb", '"True"', json.dumps(source))
+    shutil.rmtree(book.root / "_build/.executed")
+
+    status, cells, said = nbval(book, processes=2)
+    assert status == 1, said
+    failed = {name for name, text in cells.items() if text}
+    assert failed == {("flaky", "Cell 0"), ("broken", "Cell 0"), ("noisy", "Cell 0")}, said
+    assert [shown(book, name) for name in names] == before
+    cache = open_cache(book.root)
+    executed(book.path("flaky"), cache)
+    for name in ("broken", "noisy"):
+        with pytest.raises(KeyError):
+            executed(book.path(name), cache)
+    said = book.command("execute")
+    assert "executed book" not in said.stdout
+    assert "broken.md failed" in said.stderr
+    assert "noise" in said.stderr
+
+
+def shown(book, name):
+    """Return what the cells of a page gave, pictures included."""
+    page = executed(book.path(name), open_cache(book.root))
+    return [
+        (cell.execution_count, cell.outputs) for cell in page.cells if cell.cell_type == "code"
+    ]
+
+
+def test_some_cells_of_a_notebook_are_not_kept_as_a_page(book):
+    book.contents(["plain"])
+    write_notebooks(book.root)
+    shutil.rmtree(book.root / "_build/.executed")
+    status, cells, said = nbval(book, "-k", "plain and not 2", processes=0)
+    assert (status, len(cells)) == (0, 3), said
+    with pytest.raises(KeyError):
+        executed(book.path("plain"), open_cache(book.root))

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from evidence import models, provenance
+from evidence import models, source_code
 from evidence.provenance import (
     FingerprintError,
     cache_dir,
@@ -238,7 +238,7 @@ def package(tmp_path, monkeypatch):
     }
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source)
-    monkeypatch.setattr(provenance, "PACKAGE", folder)
+    monkeypatch.setattr(source_code, "PACKAGE", folder)
     return folder
 
 
@@ -249,6 +249,21 @@ def test_a_module_counts_with_what_it_imports(package, changed):
     path = package / f"{changed}.py"
     path.write_text(path.read_text() + "\nx = 1")
     assert (module_hash("evidence.a") != before) == (changed != "d")
+
+
+@pytest.mark.parametrize(
+    ("source", "changes"),
+    [
+        ("def f(x):\n    return x + 1", True),
+        ('"""A module."""\ndef f(x):\n    """A function."""\n    return x  # itself', False),
+        ("X = 1\n\ndef f(x):\n    return x", True),
+    ],
+)
+def test_a_module_counts_by_what_it_does(package, source, changes):
+    (package / "d.py").write_text("def f(x):\n    return x")
+    before = module_hash("evidence.d")
+    (package / "d.py").write_text(source)
+    assert (module_hash("evidence.d") != before) == changes
 
 
 def test_a_module_that_is_missing_or_imports_relatively_is_refused(package):

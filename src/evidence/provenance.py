@@ -8,7 +8,6 @@ those things into hashes: `module_hash` for one module of this package and what 
 
 from __future__ import annotations
 
-import ast
 import dis
 import functools
 import hashlib
@@ -26,9 +25,10 @@ import platformdirs
 import torch
 from torch import nn
 
+from evidence.source_code import PACKAGE, closure_hash, source_file
+
 __all__ = ["FingerprintError", "cache_dir", "fingerprint", "module_hash"]
 
-PACKAGE = Path(__file__).parent
 LIBRARIES = tuple(
     Path(sysconfig.get_path(name)).resolve()
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -78,43 +78,16 @@ def module_hash(name: str) -> str:
     Returns
     -------
     str
-        SHA-256 in hexadecimal. Modules that it does not import, even through others, make no
-        difference.
+        SHA-256 in hexadecimal, of code alone: see `evidence.source_code.closure_hash`.
 
     Raises
     ------
     ModuleNotFoundError
         If the package has no such module.
     """
-    if _source_file(name) is None:
+    if source_file(name) is None:
         raise ModuleNotFoundError(f"{name!r} is no module of {PACKAGE.name}", name=name)
-    found: dict[str, bytes] = {}
-    waiting = [name]
-    while waiting:
-        module = waiting.pop()
-        path = _source_file(module)
-        if module in found or path is None:  # None: a name imported from a module
-            continue
-        found[module] = path.read_bytes()
-        waiting.append(module.rpartition(".")[0])
-        for node in ast.walk(ast.parse(found[module])):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.ImportFrom):
-                raise ValueError(f"{path} has a relative import; accepted are absolute ones")
-    parts = (part for module in sorted(found) for part in (module.encode(), found[module]))
-    return _combine("module source", *parts).hex()
-
-
-def _source_file(name: str) -> Path | None:
-    package, *rest = name.split(".")
-    if package != PACKAGE.name:
-        return None
-    path = PACKAGE.joinpath(*rest)
-    candidates = (path.with_suffix(".py") if rest else path, path / "__init__.py")
-    return next((file for file in candidates if file.is_file()), None)
+    return closure_hash([name])
 
 
 def fingerprint(value: Any) -> str:
@@ -181,7 +154,7 @@ def _digest(value: Any, enclosing: tuple[Any, ...]) -> bytes:
             return _combine("path", str(value).encode())
         case types.ModuleType():
             # A function may read any name of a module, so it counts as a whole.
-            own = _source_file(value.__name__) is not None
+            own = source_file(value.__name__) is not None
             source = module_hash(value.__name__) if own else ""
             return _combine("module", value.__name__.encode(), source.encode())
         case list() | tuple():
@@ -333,7 +306,7 @@ def _keeps_its_state_in_a_dict(value: Any) -> bool:
 def _is_followed(value: Any) -> bool:
     """Whether a function or class can change between runs: it belongs to no installed library."""
     module = sys.modules.get(getattr(value, "__module__", None) or "")
-    if module is None or module.__name__ == "__main__" or _source_file(module.__name__):
+    if module is None or module.__name__ == "__main__" or source_file(module.__name__):
         return True
     if module.__name__ in sys.builtin_module_names:
         return False

@@ -77,13 +77,16 @@ def main(arguments: list[str] | None = None) -> int:
 def run(root: Path, options: argparse.Namespace) -> int:
     """Run the command that was asked for in the book's top folder; return its exit status."""
     if options.command == "execute":
-        execution.report(root, options.jobs)
+        with execution.only_build(root):
+            execution.report(root, options.jobs)
     elif options.command == "build":
-        execution.report(root, options.jobs)
-        return build(root)
+        with execution.only_build(root):
+            execution.report(root, options.jobs)
+            return build(root)
     elif options.command == "notebooks":
-        for path in pairing.write_notebooks(root):
-            print(f"{'wrote' if path.exists() else 'removed'} {path.relative_to(root)}")
+        with execution.only_build(root):
+            for path in pairing.write_notebooks(root):
+                print(f"{'wrote' if path.exists() else 'removed'} {path.relative_to(root)}")
     elif options.command == "check-pairs":
         found = pairing.problems(root)
         print("\n".join(found) or "pages and notebooks agree")

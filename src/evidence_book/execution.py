@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from filelock import FileLock, Timeout
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from jupyter_cache.cache.main import JupyterCacheBase
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from evidence_book.pages import cache_folder, find_pages, read_page, set_kernel_environment
+from evidence_book.pages import (
+    cache_folder,
+    cell_timeout,
+    execution_key,
+    find_pages,
+    read_page,
+    set_kernel_environment,
+)
 
-CELL_TIMEOUT_SECONDS = 300
+# As many outputs are kept for each page: of other settings, and of code that one may go back to.
+KEPT_OUTPUTS = 8
 
 
 class ExecutionError(RuntimeError):
@@ -33,12 +44,13 @@ class Execution:
     seconds: float
 
 
-def match_pages_by_code_alone() -> None:
-    """Make jupyter-cache match a page by its code, and leave captions and alt texts to the page.
+def match_pages_by_code() -> None:
+    """Make jupyter-cache match a page by its code and by all that its outputs depend on.
 
-    Left alone it hashes all cell metadata: an edited caption would execute the page again.
+    Left alone it hashes the page's code and all cell metadata: an edited caption would execute the
+    page again, and an edited helper would not.
     """
-    if getattr(JupyterCacheBase, "matches_by_code_alone", False):
+    if getattr(JupyterCacheBase, "matches_pages_by_code", False):
         return
     hashed, merge = (
         JupyterCacheBase.create_hashed_notebook,
@@ -48,7 +60,11 @@ def match_pages_by_code_alone() -> None:
     def create_hashed_notebook(
         self: JupyterCacheBase, nb: nbformat.NotebookNode, **kwargs: object
     ) -> tuple[nbformat.NotebookNode, str]:
-        return hashed(self, nb, **{"cell_metadata": ("tags",), **kwargs})
+        root = self.path.parents[1]
+        metadata = {**nb.metadata, "evidence": execution_key(nb, root)}
+        nb = nbformat.NotebookNode({**nb, "metadata": nbformat.NotebookNode(metadata)})
+        hashing = {"nb_metadata": ("kernelspec", "evidence"), "cell_metadata": ("tags",)}
+        return hashed(self, nb, **{**hashing, **kwargs})
 
     def merge_match_into_notebook(
         self: JupyterCacheBase, nb: nbformat.NotebookNode, **kwargs: object
@@ -57,17 +73,83 @@ def match_pages_by_code_alone() -> None:
 
     JupyterCacheBase.create_hashed_notebook = create_hashed_notebook
     JupyterCacheBase.merge_match_into_notebook = merge_match_into_notebook
-    JupyterCacheBase.matches_by_code_alone = True
+    JupyterCacheBase.matches_pages_by_code = True
 
 
 def open_cache(root: Path) -> JupyterCacheAbstract:
-    """Open the cache of the present helper code, and drop the caches of all older code."""
-    match_pages_by_code_alone()
-    folder = cache_folder(root)
-    for old in folder.parent.glob("*"):
-        if old != folder:
-            shutil.rmtree(old)
-    return get_cache(folder)
+    """Open the store of the outputs of executed pages."""
+    match_pages_by_code()
+    return get_cache(cache_folder(root))
+
+
+def build_lock(root: Path) -> FileLock:
+    """Return the lock of all builds of a book; a process may take it several times."""
+    (root / "_build").mkdir(exist_ok=True)
+    return FileLock(root / "_build" / ".lock", is_singleton=True)
+
+
+def wait_for_other_builds(root: Path) -> None:
+    """Take the lock of the builds of a book. Two at once would write the same files."""
+    lock = build_lock(root)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("another build of this book is running: waiting for it to end", flush=True)
+        lock.acquire()
+
+
+@contextmanager
+def only_build(root: Path) -> Iterator[None]:
+    """Be the only build of a book, also where a build stops with an error."""
+    wait_for_other_builds(root)
+    try:
+        yield
+    finally:
+        build_lock(root).release(force=True)
+
+
+def prepare_kernels(root: Path) -> None:
+    """Set the environment of kernels, and do once what each of them would do at its start.
+
+    A kernel that finds no list of fonts makes one, for seconds, and says so in its first page.
+    """
+    set_kernel_environment(root)
+    Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    import matplotlib.font_manager  # noqa: F401 (importing it makes the list)
+
+
+def keep_outputs(root: Path, page: Path, nb: nbformat.NotebookNode, seconds: float) -> None:
+    """Keep the outputs of an executed page, for the build and for `executed`.
+
+    Parameters
+    ----------
+    root, page : Path
+        The folder of ``_toc.yml``, and the page in it.
+    nb : NotebookNode
+        The page with its outputs.
+    seconds : float
+        How long the execution took.
+
+    Raises
+    ------
+    ExecutionError
+        If a cell wrote to stderr. A warning is mended, or silenced where it is expected; a page
+        that keeps it would show it until the page's code changes.
+    """
+    noise = [
+        f"cell {index} wrote to stderr:\n{output.text}"
+        for index, cell in enumerate((c for c in nb.cells if c.cell_type == "code"), start=1)
+        for output in cell.outputs
+        if output.output_type == "stream" and output.name == "stderr"
+    ]
+    if noise:
+        raise ExecutionError("\n".join([f"{page.relative_to(root)} failed:", *noise]))
+    cache = open_cache(root)
+    bundle = CacheBundleIn(nb, page, data={"execution_seconds": seconds})
+    with FileLock(cache_folder(root).with_suffix(".lock")):
+        cache.change_cache_limit(KEPT_OUTPUTS * max(1, len(find_pages(root))))
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
 def execute_pages(root: Path, jobs: int | None = None) -> list[Execution]:
@@ -89,23 +171,24 @@ def execute_pages(root: Path, jobs: int | None = None) -> list[Execution]:
     Raises
     ------
     ExecutionError
-        If a cell of any page fails; the other pages are executed and kept all the same.
+        If a cell of any page fails or writes to stderr; the other pages are executed and kept
+        all the same.
     """
-    set_kernel_environment()
     jobs = os.cpu_count() or 1 if jobs is None else jobs
     if jobs < 1:
-        raise ValueError(f"jobs is {jobs}; 1 or more is accepted")
+        raise ValueError(f"jobs: expected 1 or more, got {jobs}")
     cache = open_cache(root)
     pages = find_pages(root)
     seconds = dict.fromkeys(pages, 0.0)
     waiting = {page: read_page(page) for page in pages}
     waiting = {page: nb for page, nb in waiting.items() if not _is_cached(cache, nb)}
     failures = []
+    if waiting:
+        prepare_kernels(root)
 
     def keep(page: Path, nb: nbformat.NotebookNode, taken: float) -> None:
         seconds[page] = taken
-        bundle = CacheBundleIn(nb, page, data={"execution_seconds": taken})
-        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        keep_outputs(root, page, nb, taken)
         print(f"executed {page.relative_to(root)} in {taken:.1f} s", flush=True)
 
     async def run(page: Path, nb: nbformat.NotebookNode, slots: asyncio.Semaphore) -> None:
@@ -113,10 +196,11 @@ def execute_pages(root: Path, jobs: int | None = None) -> list[Execution]:
             start = time.perf_counter()
             try:
                 await _client(page, nb).async_execute()
+                keep(page, nb, time.perf_counter() - start)
+            except ExecutionError as error:
+                failures.append(str(error))
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
                 failures.append(f"{page.relative_to(root)} failed:\n{error}")
-            else:
-                keep(page, nb, time.perf_counter() - start)
 
     async def run_all() -> None:
         slots = asyncio.Semaphore(jobs)
@@ -150,7 +234,7 @@ def _is_cached(cache: JupyterCacheAbstract, nb: nbformat.NotebookNode) -> bool:
 def _client(page: Path, nb: nbformat.NotebookNode) -> NotebookClient:
     return NotebookClient(
         nb,
-        timeout=CELL_TIMEOUT_SECONDS,
+        timeout=cell_timeout(),
         resources={"metadata": {"path": str(page.parent)}},
         # How output is cut into messages is a matter of timing.
         coalesce_streams=True,

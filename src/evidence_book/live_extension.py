@@ -7,6 +7,8 @@ runs; only a page with a live figure loads scripts, once for each kind of figure
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import os
 from pathlib import Path
@@ -58,16 +60,16 @@ class LiveRenderer:
             )  # fmt: skip
             return []
         state = model["state"]
-        kind = state["_anywidget_id"].split(".")[-2]
+        module, _, name = state["_anywidget_id"].rpartition(".")
         picture = MimeData(
             PICTURE_MIMETYPE, bundle[PICTURE_MIMETYPE], data.cell_metadata, line=data.line
         )
         node = LiveFigureNode(
             "",
             _picture(renderer, picture, state["alt"]),
-            kind=kind,
-            script=state["_esm"],
-            style=state["_css"],
+            kind=module.rpartition(".")[2],
+            module=module,
+            figure=name,
             caption=state["caption"],
             state=_page_state(model),
         )
@@ -139,6 +141,15 @@ def drop_widget_state(app: Sphinx, doctree: nodes.document) -> None:
         del files[key]
 
 
+@functools.cache
+def _figure(module: str, name: str) -> Any:
+    """Return the class of a figure, whose script and style are those of today.
+
+    The executed page holds those that it was executed with; an edited one executes no page.
+    """
+    return getattr(importlib.import_module(module), name)
+
+
 def load_figures(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -150,9 +161,10 @@ def load_figures(
         return
     app.add_js_file("live.js", loading_method="defer")
     for kind, node in sorted(kinds.items()):
-        script = f"EvidenceLive.define({json.dumps(kind)}, {json.dumps(node['script'])});\n"
+        figure = _figure(node["module"], node["figure"])
+        script = f"EvidenceLive.define({json.dumps(kind)}, {json.dumps(figure._esm)});\n"
         _write(Path(app.outdir) / "_static" / MODULES / f"{kind}.js", script)
-        _write(Path(app.outdir) / "_static" / MODULES / f"{kind}.css", node["style"])
+        _write(Path(app.outdir) / "_static" / MODULES / f"{kind}.css", figure._css)
         app.add_js_file(f"{MODULES}/{kind}.js", loading_method="defer")
         app.add_css_file(f"{MODULES}/{kind}.css")
 

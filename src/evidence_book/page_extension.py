@@ -6,6 +6,7 @@ download, and the book's own look.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,26 @@ from docutils import nodes
 from jupyter_cache import get_cache
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.nodes import get_node_line
 
-from evidence_book.execution import executed, match_pages_by_code_alone
-from evidence_book.pages import cache_folder, is_notebook, notebook_of, set_kernel_environment
+from evidence_book.execution import (
+    build_lock,
+    executed,
+    match_pages_by_code,
+    prepare_kernels,
+    wait_for_other_builds,
+)
+from evidence_book.pages import (
+    cache_folder,
+    cell_timeout,
+    execution_key,
+    is_notebook,
+    notebook_of,
+    read_page,
+    set_kernel_environment,
+)
 from evidence_book.pairing import notebook_text
 
 logger = logging.getLogger(__name__)
@@ -28,15 +44,44 @@ UNFINISHED = "unfinished"
 
 
 def set_cache(app: Sphinx, config: Config) -> None:
-    """Have pages executed and their outputs kept under the key of the present helper code.
-
-    Sphinx reads every page again when this setting changes, so that no page shows older outputs.
-    """
+    """Have pages executed, and their outputs kept under a key of all that they depend on."""
     root = Path(app.srcdir)
-    set_kernel_environment()
-    match_pages_by_code_alone()
+    set_kernel_environment(root)
+    match_pages_by_code()
     config.nb_execution_cache_path = str(cache_folder(root))
+    config.nb_execution_timeout = cell_timeout()
     config.html_static_path = [*config.html_static_path, str(STATIC)]
+
+
+def note_key(app: Sphinx, doctree: nodes.document) -> None:
+    """Note what the outputs depend on that a page shows."""
+    docname = app.env.docname
+    if _is_notebook_page(Path(app.srcdir), docname):
+        app.env.metadata[docname]["execution_key"] = _key(app, docname)
+
+
+def find_outdated_pages(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """Return the pages whose outputs depend on something that has changed since they were read."""
+    noted = {
+        name: data["execution_key"]
+        for name, data in env.metadata.items()
+        if "execution_key" in data
+    }
+    known = noted.keys() - added - changed - removed
+    return [name for name in known if _key(app, name) != noted[name]]
+
+
+def _key(app: Sphinx, docname: str) -> str:
+    root = Path(app.srcdir)
+    page = read_page(root / f"{docname}.md")
+    key = execution_key(page, root)
+    if any("evidence.live" in cell.source for cell in page.cells if cell.cell_type == "code"):
+        # What runs in the browser is written anew with the page; it changes no output.
+        files = sorted((root / "src" / "evidence" / "live").glob("*.[jc]s*"))
+        key += hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+    return key
 
 
 def check_alternative_texts(app: Sphinx, doctree: nodes.document) -> None:
@@ -79,6 +124,17 @@ def offer_notebook(
     context.setdefault("header_buttons", []).append({**button, "text": ""})
 
 
+def be_the_only_build(app: Sphinx, config: Config) -> None:
+    """Wait until no other process builds this book."""
+    wait_for_other_builds(Path(app.srcdir))
+
+
+def prepare_to_execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+    """Prepare for kernels, which myst-nb starts where a page has no outputs yet."""
+    if docnames:
+        prepare_kernels(Path(app.srcdir))
+
+
 def forget_unfinished_build(app: Sphinx, config: Config) -> None:
     """Keep no memory of a build that failed or was stopped: this one would read nothing and pass.
 
@@ -92,9 +148,10 @@ def forget_unfinished_build(app: Sphinx, config: Config) -> None:
 
 
 def finish_build(app: Sphinx, exception: Exception | None) -> None:
-    """Have the next build rely on this one, if it went well."""
+    """Let other builds go on, and have the next one rely on this one, if it went well."""
+    build_lock(Path(app.srcdir)).release()
     if exception is None and not app._warncount:
-        (Path(app.doctreedir) / UNFINISHED).unlink()
+        (Path(app.doctreedir) / UNFINISHED).unlink(missing_ok=True)
 
 
 def _is_notebook_page(root: Path, docname: str) -> bool:
@@ -105,9 +162,13 @@ def _is_notebook_page(root: Path, docname: str) -> bool:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the parts."""
     # Before myst-nb copies the configuration at builder-inited.
+    app.connect("config-inited", be_the_only_build)
     app.connect("config-inited", set_cache)
     app.connect("config-inited", forget_unfinished_build)
     app.connect("doctree-read", check_alternative_texts)
+    app.connect("doctree-read", note_key)
+    app.connect("env-get-outdated", find_outdated_pages)
+    app.connect("env-before-read-docs", prepare_to_execute)
     # After the theme has made its buttons (it connects with 501).
     app.connect("html-page-context", offer_notebook, priority=600)
     app.connect("build-finished", finish_build)

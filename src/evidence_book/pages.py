@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
+import platform
 from pathlib import Path
 
 import jupytext
 import nbformat
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+from evidence.source_code import closure_hash, imported_names
+
 PAGE_FORMAT = "md:myst"
 # Settings that change what a page computes belong to the key of its outputs.
 SETTINGS_IN_KEY = ("EVIDENCE_MNIST",)
+# Seconds that a cell may take. Pages take far less; a slow machine that is busy is no error, and
+# with the full data a cell may have fifteen times the work.
+CELL_TIMEOUT = 900
+CELL_TIMEOUT_FULL = 6 * CELL_TIMEOUT
 KERNEL_SETTINGS = {
     # One thread a kernel: pages run side by side, one on each core, and sums do not depend on how
     # many cores there are.
@@ -27,9 +35,22 @@ class PageError(ValueError):
     """A page is named but missing, or its header cannot be read."""
 
 
-def set_kernel_environment() -> None:
-    """Set the environment that every kernel of a build inherits."""
+def set_kernel_environment(root: Path) -> None:
+    """Set the environment that every kernel of a build inherits.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of ``_toc.yml``. Matplotlib's settings and its list of fonts are kept below it:
+        a reader's own ``matplotlibrc`` changes no picture of the book.
+    """
     os.environ.update(KERNEL_SETTINGS)
+    os.environ["MPLCONFIGDIR"] = str(root / "_build" / ".matplotlib")
+
+
+def cell_timeout() -> int:
+    """Return how many seconds a cell may take, with the data that ``EVIDENCE_MNIST`` names."""
+    return CELL_TIMEOUT_FULL if os.environ.get("EVIDENCE_MNIST") == "full" else CELL_TIMEOUT
 
 
 def find_pages(root: Path) -> list[Path]:
@@ -87,22 +108,48 @@ def page_of(notebook: Path, root: Path) -> Path:
     return root / "book" / notebook.relative_to(root / "notebooks").with_suffix(".md")
 
 
-def execution_key(root: Path) -> str:
-    """Return a hash of all that the outputs of any page depend on, beside the page's own code.
+def execution_key(notebook: nbformat.NotebookNode, root: Path) -> str:
+    """Return a hash of all that the outputs of a page depend on, beside the page's own code.
 
-    That is the helper package `evidence`, the locked requirements, and the settings a kernel sees.
+    Parameters
+    ----------
+    notebook : NotebookNode
+        The page.
+    root : Path
+        The folder of ``_toc.yml``.
+
+    Returns
+    -------
+    str
+        Of the modules of the helper package `evidence` that the page imports, directly or through
+        others; the locked requirements; Python's version; and the settings that a kernel sees.
     """
     digest = hashlib.sha256()
-    helper = root / "src" / "evidence"
-    files = [f for f in helper.rglob("*") if f.is_file() and f.suffix in (".py", ".js", ".css")]
-    for path in [root / "requirements.txt", *sorted(files)]:
-        digest.update(str(path.relative_to(root)).encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest.update(closure_hash(_imports(notebook, root), root / "src" / "evidence").encode())
+    digest.update(hashlib.sha256((root / "requirements.txt").read_bytes()).digest())
+    digest.update(".".join(platform.python_version_tuple()[:2]).encode())
     for name in SETTINGS_IN_KEY:
         digest.update(f"{name}={os.environ.get(name, '')}".encode())
     return digest.hexdigest()[:16]
 
 
+def _imports(notebook: nbformat.NotebookNode, root: Path) -> list[str]:
+    """Return the names of all modules that the cells of a page may import."""
+    names = []
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        try:
+            names += imported_names(ast.parse(cell.source))
+        except SyntaxError:
+            # IPython knows more than Python, and a cell may show an error: such a page counts with
+            # all modules.
+            folder = root / "src"
+            files = (folder / "evidence").rglob("*.py")
+            return [".".join(path.relative_to(folder).with_suffix("").parts) for path in files]
+    return names
+
+
 def cache_folder(root: Path) -> Path:
-    """Return the folder of the executed pages of the present code: a new one for new code."""
-    return root / "_build" / ".executed" / execution_key(root)
+    """Return the folder of the executed pages."""
+    return root / "_build" / ".executed"
