@@ -338,7 +338,7 @@ def test_a_figure_becomes_a_node_with_its_picture(renderer, figure):
     assert isinstance(node, LiveFigureNode)
     assert node["kind"] == "code_space"
     assert node["caption"] == "A <caption>."
-    assert live_extension._figure(node["module"], node["figure"]) is type(figure)
+    assert live_extension._figure(node["module"], node["figure"]) is CodeSpace
     assert node.children[0]["alt"] == figure.alt
     assert "live-fallback" in node.children[0]["classes"]
     state = json.loads(node["state"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -82,10 +83,11 @@ def open_cache(root: Path) -> JupyterCacheAbstract:
     return get_cache(cache_folder(root))
 
 
+@functools.cache  # One object in a process, which may take the lock several times.
 def build_lock(root: Path) -> FileLock:
-    """Return the lock of all builds of a book; a process may take it several times."""
+    """Return the lock of all builds of a book."""
     (root / "_build").mkdir(exist_ok=True)
-    return FileLock(root / "_build" / ".lock", is_singleton=True)
+    return FileLock(root / "_build" / ".lock")
 
 
 def wait_for_other_builds(root: Path) -> None:
