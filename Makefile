@@ -63,7 +63,7 @@ mutants: $(STAMP) ## break the mathematics in many small ways and list what no t
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut results
 
-lock: $(STAMP) ## compile requirements.txt from requirements.in
+lock: $(STAMP) ## compile requirements.txt from pyproject.toml
 	$(BIN)/python -m evidence_book lock
 
 clean: ## remove what was built, and the environment

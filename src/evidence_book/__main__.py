@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     serve = commands.add_parser("serve", help="build and serve; rebuild on every save")
     serve.add_argument("--port", type=int, default=8000, help="port on this machine (%(default)s)")
     commands.add_parser("budget", help="measure what each built page costs its reader")
-    lock = commands.add_parser("lock", help="write requirements.txt from requirements.in")
+    lock = commands.add_parser("lock", help="write requirements.txt from pyproject.toml")
     lock.add_argument("--upgrade", action="store_true", help="take the newest versions of all")
     options = parser.parse_args(arguments)
     root = Path.cwd()

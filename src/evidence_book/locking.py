@@ -1,4 +1,4 @@
-"""Compile ``requirements.txt``, the exact versions of everything, from ``requirements.in``."""
+"""Compile ``requirements.txt``, the exact versions of everything, from ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 HEADER = """\
 # Exact versions of everything that the book needs, on Python 3.11, 3.12 and 3.13.
-# Made from requirements.in by `make lock`; edit that file, not this one.
+# Made from pyproject.toml by `make lock`; edit that file, not this one.
 # CUDA packages are left out: the book runs on the CPU, and pip adds them where torch wants them.
 """
 OLDEST_PYTHON = "3.11"
@@ -30,7 +30,7 @@ def lock(root: Path, *, upgrade: bool = False) -> None:
     Parameters
     ----------
     root : Path
-        The folder of ``requirements.in``.
+        The folder of ``pyproject.toml``.
     upgrade : bool
         Whether to take the newest version of everything; by default a version that is locked
         and still fits stays.
@@ -58,7 +58,7 @@ def lock(root: Path, *, upgrade: bool = False) -> None:
 def _compile(root: Path, draft: Path, *options: str) -> str:
     """Have uv write a lock that keeps the versions of the draft where it can; return its text."""
     command = [
-        sys.executable, "-m", "uv", "pip", "compile", "requirements.in",
+        sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras",
         "--universal", "--python-version", OLDEST_PYTHON, "--fork-strategy", "fewest",
         "--no-header", "--quiet", "--output-file", str(draft), *options,
     ]  # fmt: skip
