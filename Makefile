@@ -8,7 +8,16 @@ PORT ?= 8000
 NBVAL := $(BIN)/pytest --nbval --nbval-current-env -n auto --dist loadscope notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve notebooks lint format unit nbval build browser budget bench mutants lock clean
+.PHONY: help book test lab serve models notebooks lint format unit nbval build browser budget bench mutants lock clean
+
+# An environment keeps the Python that it was made with: another one asked for is not passed over.
+ifeq ($(origin PYTHON),command line)
+ifneq ($(wildcard $(BIN)/python),)
+ifneq ($(shell $(PYTHON) -V 2>&1),$(shell $(BIN)/python -V 2>&1))
+$(error PYTHON=$(PYTHON) is $(shell $(PYTHON) -V 2>&1), but the environment $(VENV) has $(shell $(BIN)/python -V 2>&1): name another one, VENV=.venv-new, say, or remove it by `make clean`)
+endif
+endif
+endif
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +31,14 @@ $(STAMP): requirements.txt pyproject.toml
 
 book: build ## install, execute every page and build the HTML, strictly
 
-build: $(STAMP)
-	$(BIN)/python -m evidence_book build
+# What needs a browser looks for it before the book is built, not after.
+browser budget: NEEDS = --browser
 
-test: lint unit nbval build browser ## run every check: lint, unit tests, notebooks, strict build, browser
+build: $(STAMP)
+	$(BIN)/python -m evidence_book build $(NEEDS)
+
+test: $(STAMP) ## run every check: lint, unit tests, notebooks, strict build, browser
+	@$(BIN)/python -m evidence_book stages --make "$(MAKE_COMMAND)" lint unit nbval build browser
 
 lint: $(STAMP) ## check style
 	$(BIN)/ruff check .
@@ -41,11 +54,14 @@ unit: $(STAMP) ## run the unit and property tests and compare pages with noteboo
 nbval: $(STAMP) ## run every notebook and compare its stored outputs
 	$(NBVAL)
 
-browser: build ## open the built pages in Chromium and check them
+browser: $(if $(BUILT),$(STAMP),build) ## open the built pages in Chromium and check them
 	$(BIN)/pytest -m browser -n auto --dist loadfile
 
 budget: build ## print what each page costs its reader, beside a stock Jupyter Book page
 	$(BIN)/python -m evidence_book budget
+
+models: $(STAMP) ## train what several pages use; stopped, it goes on where it was
+	$(BIN)/python -m evidence_book models
 
 notebooks: $(STAMP) ## write the paired notebooks from the pages
 	$(BIN)/python -m evidence_book notebooks
@@ -57,7 +73,7 @@ serve: $(STAMP) ## rebuild and serve on every save, at http://localhost:$(PORT)
 	$(BIN)/python -m evidence_book serve --port $(PORT)
 
 bench: $(STAMP) ## time the training loop against the usual one
-	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/training_speed.py
 
 mutants: $(STAMP) ## break the mathematics in many small ways and list what no test notices
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -483,8 +484,11 @@ def test_serving_goes_on_after_a_failed_build_and_shows_what_is_saved(tmp_path):
         wait_for(lambda: "New prose" in page(), server)
         wait_for(lambda: "\nbuilt\n" in log.read_text(), server)
         assert log.read_text().count("the build failed") == 1
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
+        assert "Traceback" not in log.read_text()
     finally:
-        server.terminate()
+        server.kill()
         server.wait()
 
 
@@ -575,7 +579,7 @@ def test_lock_leaves_cuda_out_and_keeps_what_fits(tmp_path, monkeypatch):
 
 def test_requirements_that_cannot_be_read_leave_the_lock(tmp_path, capsys):
     book = SmallBook(tmp_path, {})
-    book.write("pyproject.toml", "[project]\nname = 'x'\ndependencies = ['no such thing ===']\n")
+    book.write("pyproject.toml", "[project]\ndependencies = [\n")
     assert book.main("lock") == 1
-    assert "no such thing ===" in capsys.readouterr().err
+    assert "pyproject.toml" in capsys.readouterr().err
     assert (book.root / "requirements.txt").read_text() == "something==1.0\n"

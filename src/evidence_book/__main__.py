@@ -13,7 +13,7 @@ sys.modules["rfc3987_syntax"] = None
 
 from sphinx_external_toc.parsing import MalformedError  # noqa: E402
 
-from evidence_book import execution, locking, pairing  # noqa: E402
+from evidence_book import checks, execution, locking, pairing, stages  # noqa: E402
 from evidence_book.pages import PageError  # noqa: E402
 
 
@@ -53,8 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser(
         "execute", parents=[jobs], help="execute the pages that changed, in parallel"
     )
-    commands.add_parser(
+    whole = commands.add_parser(
         "build", parents=[jobs], help="execute, then build the HTML with every check on"
+    )
+    whole.add_argument(
+        "--browser", action="store_true", help="stop at once where what follows has no Chromium"
     )
     commands.add_parser("notebooks", help="write the paired notebooks from the executed pages")
     commands.add_parser("check-pairs", help="compare the notebooks with their pages")
@@ -63,15 +66,44 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("budget", help="measure what each built page costs its reader")
     lock = commands.add_parser("lock", help="write requirements.txt from pyproject.toml")
     lock.add_argument("--upgrade", action="store_true", help="take the newest versions of all")
+    in_order = commands.add_parser("stages", help="make targets in order and print their seconds")
+    in_order.add_argument("--make", default="make", help="the command (%(default)s)")
+    in_order.add_argument("targets", nargs="+", help="of the Makefile")
     options = parser.parse_args(arguments)
     root = Path.cwd()
     if not (root / "_toc.yml").exists():
         parser.error(f"there is no _toc.yml in {root}; run this in the book's top folder")
     try:
+        check_before(root, options)
         return run(root, options)
-    except (execution.ExecutionError, locking.LockError, MalformedError, PageError) as error:
+    except (
+        checks.NotReadyError,
+        execution.ExecutionError,
+        locking.LockError,
+        MalformedError,
+        PageError,
+    ) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def check_before(root: Path, options: argparse.Namespace) -> None:
+    """Look for what the command needs, before it starts to work."""
+    command = options.command
+    targets = getattr(options, "targets", ())
+    builds = command in ("build", "serve") or "build" in targets
+    if builds or command in ("execute", "notebooks"):
+        checks.check_writable(root / "_build")
+    if builds or command in ("execute", "notebooks", "models"):
+        checks.check_data()
+    if builds:
+        checks.check_configuration(root)
+    if command == "notebooks":
+        checks.check_writable(root / "notebooks")
+    if command == "lock":
+        checks.check_writable(root)
+    if "browser" in targets or getattr(options, "browser", False):
+        checks.check_browser()
 
 
 def run(root: Path, options: argparse.Namespace) -> int:
@@ -103,6 +135,8 @@ def run(root: Path, options: argparse.Namespace) -> int:
         except FileNotFoundError as error:
             print(error, file=sys.stderr)
             return 1
+    elif options.command == "stages":
+        return stages.run_stages(options.make, options.targets)
     else:
         locking.lock(root, upgrade=options.upgrade)
         print("wrote requirements.txt")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,10 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from evidence_book.checks import NotReadyError
+
 HOST = "127.0.0.1"
+LAST_PORT = 2**16 - 1
 # What a build reads. Notebooks, the environment and what a build writes are none of it.
 WATCHED = ("book", "src", "_config.yml", "_toc.yml", "requirements.txt")
 
@@ -46,6 +51,25 @@ def rebuild(root: Path) -> int:
     return status
 
 
+def take_port(port: int) -> socket.socket:
+    """Take a port of this machine before the book is built, for when it is.
+
+    Raises
+    ------
+    NotReadyError
+        If there is no such port, it is taken, or may not be used.
+    """
+    if not 1 <= port <= LAST_PORT:
+        raise NotReadyError(f"PORT: expected a number from 1 to {LAST_PORT}, got {port}")
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise NotReadyError(
+            f"PORT: expected a free port of this machine, got {port} ({error.strerror}); "
+            f"choose another: make serve PORT={port % LAST_PORT + 1}"
+        ) from None
+
+
 def serve(root: Path, port: int) -> None:
     """Build, then serve the HTML at ``http://127.0.0.1:port`` until interrupted.
 
@@ -55,7 +79,13 @@ def serve(root: Path, port: int) -> None:
         The folder of ``_toc.yml``.
     port : int
         A free port of this machine; nothing outside it can reach the server.
+
+    Raises
+    ------
+    NotReadyError
+        If the port cannot be taken; nothing is built then.
     """
+    taken = take_port(port)
     html = root / "_build" / "html"
     html.mkdir(parents=True, exist_ok=True)
     rebuilder = Rebuilder(root)
@@ -69,4 +99,6 @@ def serve(root: Path, port: int) -> None:
     )
     rebuild(root)
     print(f"serving http://{HOST}:{port}, and rebuilding on every save; Ctrl-C ends it", flush=True)
-    uvicorn.run(app, host=HOST, port=port, log_level="warning")
+    # Ctrl-C, which the server has seen by then and ended for.
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([taken])
