@@ -29,12 +29,12 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-book: build ## install, execute every page and build the HTML, strictly
+book: build ## all of it from a fresh checkout: install, execute every page, build the HTML
 
 # What needs a browser looks for it before the book is built, not after.
 browser budget: NEEDS = --browser
 
-build: $(STAMP)
+build: $(STAMP) ## execute every page and build the HTML, strictly
 	$(BIN)/python -m evidence_book build $(NEEDS)
 
 test: $(STAMP) ## run every check: lint, unit tests, notebooks, strict build, browser
@@ -69,7 +69,7 @@ notebooks: $(STAMP) ## write the paired notebooks from the pages
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-serve: $(STAMP) ## rebuild and serve on every save, at http://localhost:$(PORT)
+serve: $(STAMP) ## rebuild and serve on every save, at http://localhost:8000, or at PORT
 	$(BIN)/python -m evidence_book serve --port $(PORT)
 
 bench: $(STAMP) ## time the training loop against the usual one
@@ -80,7 +80,7 @@ mutants: $(STAMP) ## break the mathematics in many small ways and list what no t
 	$(BIN)/mutmut results
 
 lock: $(STAMP) ## compile requirements.txt from pyproject.toml
-	$(BIN)/python -m evidence_book lock
+	$(BIN)/python -m evidence_book lock $(LOCK)
 
 clean: ## remove what was built, and the environment
 	rm -rf _build mutants $(VENV)

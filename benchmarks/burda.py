@@ -97,6 +97,10 @@ def main() -> None:
     settings = parser.parse_args()
     if settings.objective == "elbo" and settings.num_samples != 1:
         parser.error("--num-samples belongs to --objective iwae")
+    # Used after hours of training.
+    for name in ("draws_at_once", "num_samples", "batch_size"):
+        if (value := getattr(settings, name)) < 1:
+            parser.error(f"--{name.replace('_', '-')}: expected 1 or more, got {value}")
     settings.folder.mkdir(parents=True, exist_ok=True)
 
     images = load_mnist("train", settings.source).images.to(settings.device)

@@ -19,7 +19,8 @@ that they account for: the rest is everything that is not a matrix product.
 *Evaluation.* Importance-sampled log p(x): draws a second, and how much memory they take, for a
 growing number of draws; each in a process of its own, whose peak is its own.
 
-Run it on a quiet machine, or at least with ``OMP_WAIT_POLICY=passive`` on a busy one::
+Run it on a quiet machine: each part says how much of it others took, and is marked where that is
+too much to believe its figures::
 
     python benchmarks/training_speed.py --epochs 3
     python benchmarks/training_speed.py --only ceiling --threads 1
@@ -42,6 +43,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (as the usual script writes it)
 from PIL import Image
+from quietness import marked, watched
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -437,24 +439,31 @@ def main() -> None:
         f"epochs, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"bfloat16 instructions: {', '.join(instructions) or 'none'}"
     )
+    threads = arguments.threads
     if "training" in parts:
         missing = f"not available on this processor (none of {', '.join(BFLOAT16_INSTRUCTIONS)})"
-        sides = [
-            compare(
-                images,
-                labels,
-                test.images,
-                epochs=arguments.epochs,
-                seed=arguments.seed,
-                autocast=dtype,
-            )
-            for dtype in ([None, torch.bfloat16] if instructions else [None])
-        ]
-        print(table(sides, None if instructions else missing))
+        with watched() as load:
+            sides = [
+                compare(
+                    images,
+                    labels,
+                    test.images,
+                    epochs=arguments.epochs,
+                    seed=arguments.seed,
+                    autocast=dtype,
+                )
+                for dtype in ([None, torch.bfloat16] if instructions else [None])
+            ]
+        text = table(sides, None if instructions else missing)
+        print(marked(text, load, threads, [result.seconds for side in sides for result in side]))
     if "ceiling" in parts:
-        print(ceiling_table(arguments.epochs, min(len(images), 20_480)))
+        with watched() as load:
+            text = ceiling_table(arguments.epochs, min(len(images), 20_480))
+        print(marked(text, load, threads))
     if "evaluation" in parts:
-        print(evaluation_table(test.images, arguments.threads))
+        with watched() as load:
+            text = evaluation_table(test.images, threads)
+        print(marked(text, load, threads))
 
 
 if __name__ == "__main__":

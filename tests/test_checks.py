@@ -91,11 +91,11 @@ def test_a_build_folder_that_cannot_be_written_is_named(book, capsys, command):
 
 def test_a_folder_of_others_is_refused(tmp_path, monkeypatch):
     # (Permissions taken away would not stop root.)
-    def denied(dir):
-        raise PermissionError(13, "Permission denied", str(dir))
+    def denied(**folder):
+        raise PermissionError(13, "Permission denied", str(folder))
 
     monkeypatch.setattr(checks.tempfile, "TemporaryFile", denied)
-    with pytest.raises(checks.NotReadyError, match="can be written, got .*Permission denied"):
+    with pytest.raises(checks.NotReadyError, match=r"can be written, got .*Permission denied"):
         checks.check_writable(tmp_path)
 
 
