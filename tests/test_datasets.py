@@ -37,6 +37,7 @@ from evidence.datasets import (
     UnknownNameError,
     binarize,
     check_images,
+    check_pixels,
     load_mnist,
     mean_pixel_entropy,
     static_binarization,
@@ -307,15 +308,11 @@ def test_an_unwritable_cache_costs_only_a_warning(tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("moment", ["writing", "renaming"])
 def test_an_interrupted_write_leaves_nothing(moment, error, monkeypatch):
-    import safetensors.torch
-
     def fail(*args, **kwargs):
-        if moment == "writing":
-            Path(args[1]).write_bytes(b"half a file")
         raise error("stopped")
 
     if moment == "writing":
-        monkeypatch.setattr(safetensors.torch, "save_file", fail)
+        monkeypatch.setattr(os, "fdopen", fail)
     else:
         monkeypatch.setattr(Path, "replace", fail)
     if error is KeyboardInterrupt:
@@ -477,13 +474,39 @@ def relaid(folder, how):
             archive.write_bytes(gzip.compress(contents, compresslevel=1, mtime=99))
         elif how == "unpacked under its old name":
             archive.write_bytes(contents)
-        elif how == "subfolder":
-            (folder / "mnist").mkdir(exist_ok=True)
-            archive.rename(folder / "mnist" / archive.name)
+        elif how.startswith("in "):
+            part = folder / how.removeprefix("in ")
+            part.mkdir(parents=True, exist_ok=True)
+            archive.rename(part / archive.name)
+        elif how == "torchvision":
+            # It keeps the archive beside what it unpacks.
+            part = folder / "MNIST" / "raw"
+            part.mkdir(parents=True, exist_ok=True)
+            archive.rename(part / archive.name)
+            (part / name).write_bytes(contents)
+        elif how.startswith("Kaggle"):
+            archive.unlink()
+            given = name.replace("-idx", ".idx") if how.endswith("dotted") else name
+            (folder / given).mkdir()
+            (folder / given / given).write_bytes(contents)
 
 
 @pytest.mark.parametrize(
-    "how", ["gzipped", "raw", "dotted", "recompressed", "unpacked under its old name", "subfolder"]
+    "how",
+    [
+        "gzipped",
+        "raw",
+        "dotted",
+        "recompressed",
+        "unpacked under its old name",
+        "in mnist",
+        "in MNIST/raw",
+        "in MNIST",
+        "in raw",
+        "torchvision",
+        "Kaggle",
+        "Kaggle, dotted",
+    ],
 )
 def test_a_users_folder_is_read(folder, how):
     relaid(folder, how)
@@ -641,6 +664,121 @@ def read_as(contents, file):
 
 
 LABELS_FILE = MINIATURE.files["train"][1]
+
+
+@pytest.mark.parametrize("how", ["gzipped", "raw"])
+def test_another_set_under_these_names_is_named(folder, mini, monkeypatch, how):
+    # Clothes have the form of digits, and the names of their files.
+    clothes = bytearray(mini.contents[IMAGES])
+    clothes[20:] = clothes[:19:-1]
+    archive = gzip.compress(clothes, mtime=5)
+    md5 = hashlib.md5(archive, usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(datasets.OTHER_SETS_MD5, md5, "Fashion-MNIST")
+    relaid(folder, how)
+    if how == "gzipped":
+        error = damaged(folder, f"{IMAGES}.gz", archive)
+        assert f"{IMAGES}.gz is Fashion-MNIST, not MNIST: expected sha256" in str(error)
+    else:
+        error = damaged(folder, IMAGES, bytes(clothes))
+        assert "If it is another set of the same form, as Fashion-MNIST is" in str(error)
+    assert isinstance(error, CorruptFileError)
+    assert "evidence.datasets.read_idx reads any idx file" in str(error)
+
+
+def test_the_other_sets_have_four_files_each():
+    assert all(len(bytes.fromhex(md5)) == 16 for md5 in datasets.OTHER_SETS_MD5)
+    names = list(datasets.OTHER_SETS_MD5.values())
+    assert {name: names.count(name) for name in names} == {"Fashion-MNIST": 4, "KMNIST": 4}
+
+
+# --- any idx file -------------------------------------------------------------------------------
+
+IDX_KINDS = [
+    (0x08, ">u1", torch.uint8), (0x09, ">i1", torch.int8), (0x0B, ">i2", torch.int16),
+    (0x0C, ">i4", torch.int32), (0x0D, ">f4", torch.float32), (0x0E, ">f8", torch.float64),
+]  # fmt: skip
+
+
+def idx_path(tmp_path, contents, name="some-idx"):
+    path = tmp_path / name
+    path.write_bytes(contents)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "numpy_dtype", "dtype"), IDX_KINDS)
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (1, 2, 1, 3, 2), (0, 28, 28)])
+@pytest.mark.parametrize("gzipped", [True, False])
+def test_any_idx_file_is_read(tmp_path, kind, numpy_dtype, dtype, shape, gzipped):
+    size = int(np.prod(shape))
+    values = (np.arange(size) * 37 - (0 if kind == 0x08 else 50)).astype(numpy_dtype).reshape(shape)
+    contents = idx_bytes(values, kind)
+    # Under a name that says the opposite.
+    name = "plain" if gzipped else "archive.gz"
+    path = idx_path(tmp_path, gzip.compress(contents) if gzipped else contents, name)
+    read = datasets.read_idx(str(path), dtype=dtype, shape=(None, *shape[1:]))
+    assert read.dtype == dtype
+    assert np.array_equal(read.numpy(), values)
+    read += 1  # what is read can be written to
+    assert torch.equal(datasets.read_idx(path) + 1, read)
+
+
+def test_the_four_files_are_idx_files(folder, mini):
+    for name, values in mini.arrays.items():
+        assert np.array_equal(datasets.read_idx(folder / f"{name}.gz").numpy(), values)
+
+
+SOUND = idx_bytes(np.arange(24, dtype=">i2").reshape(2, 3, 4), 0x0B)
+
+
+@pytest.mark.parametrize("gzipped", [True, False])
+@pytest.mark.parametrize(
+    ("contents", "options", "error", "words"),
+    [
+        (SOUND, {"dtype": torch.uint8}, IdxFormatError, r"numbers of torch\.uint8.*torch\.int16"),
+        (SOUND, {"shape": (2, 12)}, IdxFormatError, r"shape \(2, 12\), actual \(2, 3, 4\)"),
+        (SOUND, {"shape": (None, 3, 5)}, IdxFormatError, r"\(None, 3, 5\), actual \(2, 3, 4\)"),
+        (SOUND[:-1], {}, CorruptFileError, "truncated: expected 64 bytes uncompressed, actual 63"),
+        (
+            SOUND + b"0",
+            {},
+            CorruptFileError,
+            "altered: expected 64 bytes uncompressed, actual more",
+        ),
+        (SOUND[:9], {}, CorruptFileError, "truncated: expected an idx header"),
+        (b"", {}, CorruptFileError, "truncated: expected an idx header"),
+        (b"<html>", {}, IdxFormatError, "not an idx file"),
+        (bytes([0, 0, 0x0A, 1, 0, 0, 0, 0]), {}, IdxFormatError, "not an idx file"),
+        (bytes([0, 0, 8, 0]), {}, IdxFormatError, "not an idx file"),
+        (bytes([0, 0, 8, 3]) + b"\xff" * 12, {}, CorruptFileError, "truncated"),
+    ],
+)
+def test_other_idx_files_are_refused(tmp_path, contents, options, error, words, gzipped):
+    path = idx_path(tmp_path, gzip.compress(contents) if gzipped else contents)
+    with pytest.raises(error, match=words) as caught:
+        datasets.read_idx(path, **options)
+    assert str(path) in str(caught.value)
+
+
+def test_a_damaged_archive_of_numbers_is_refused(tmp_path):
+    archive = gzip.compress(SOUND, compresslevel=0)
+    altered = bytearray(archive)
+    altered[40] ^= 1
+    for contents, words in ((archive[:-9], "truncated"), (bytes(altered), "not a sound gzip")):
+        with pytest.raises(CorruptFileError, match=words):
+            datasets.read_idx(idx_path(tmp_path, contents))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        datasets.read_idx(tmp_path / "nowhere")
+    with pytest.raises(OSError, match=str(tmp_path)):
+        datasets.read_idx(tmp_path)
+
+
+@settings(deadline=None)
+@given(data=st.data(), gzipped=st.booleans())
+def test_any_truncated_idx_file_is_refused(data, gzipped):
+    sound = gzip.compress(SOUND, mtime=0) if gzipped else SOUND
+    shorter = sound[: data.draw(st.integers(0, len(sound) - 1))]
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(CorruptFileError):
+        datasets.read_idx(idx_path(Path(folder), shorter))
 
 
 @settings(deadline=None)
@@ -809,11 +947,22 @@ def test_an_interrupted_download_leaves_nothing(mini, monkeypatch):
     assert files_in(datasets.cache_dir()) == []
 
 
-def test_a_cache_that_cannot_be_used_is_named(mini, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
+def test_a_cache_that_cannot_be_used_costs_a_download_each_time(mirrors, tmp_path, monkeypatch):
+    (mirror,) = mirrors(None)
+    (tmp_path / "file").write_text("mine")
     monkeypatch.setenv("EVIDENCE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DatasetError, match="EVIDENCE_CACHE"):
-        load_mnist("test", "full")
+    for _ in range(2):
+        with pytest.warns(CacheWarning, match=r"Set EVIDENCE_CACHE.*EVIDENCE_DATA") as said:
+            assert is_the_miniature(load_mnist("test", "full"), "test")
+        assert [
+            f"{name}" in str(w.message) for name, w in zip(ARCHIVES[2:], said, strict=True)
+        ] == [
+            True,
+            True,
+        ]
+        assert said[0].filename == __file__
+    assert mirror.asked == ARCHIVES[2:] * 2
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_users_folder_is_never_completed_by_a_download(mirrors, folder):
@@ -857,7 +1006,9 @@ def test_images_in_range_are_accepted(dtype):
         (torch.zeros(0, 784), "given shape (0, 784)", None),
         (torch.zeros(3, 0), "given shape (3, 0)", None),
         (torch.full((2, 3), 255.0), "given values from 255 to 255", "/ 255"),
-        (torch.full((2, 3), -0.5), "given values from -0.5 to -0.5", None),
+        (torch.full((2, 3), -0.5), "given values from -0.5 to -0.5", "(x + 1) / 2"),
+        (torch.tensor([[-0.42, 2.8]]), "given values from -0.42 to 2.8", "x * std + mean"),
+        (torch.full((2, 3), 256.0), "given values from 256 to 256", "x * std + mean"),
         (torch.tensor([[0.5, float("nan")]]), "1 values that are not finite, the first nan", None),
         (torch.tensor([[0.5, float("inf")]]), "the first inf at [0, 1]", None),
         (torch.tensor([[0.5, float("-inf")]]), "the first -inf at [0, 1]", None),
@@ -872,6 +1023,12 @@ def test_other_images_are_refused(images, given, remedy):
     assert "accepted: a torch.Tensor of shape (n, D), floats in [0, 1]" in message
     assert remedy is None or remedy in message
     assert remedy is not None or "; use" not in message
+    if isinstance(images, torch.Tensor) and "shape" not in given:
+        # The same of any shape.
+        with pytest.raises(ImagesError) as caught:
+            check_pixels(images.flatten(), name="x")
+        assert given.split(" at ")[0] in str(caught.value)
+        assert remedy is None or remedy in str(caught.value)
     for draw in (
         lambda: binarize(images, generator()),
         lambda: static_binarization(images),

@@ -271,7 +271,7 @@ def test_two_processes_that_want_one_model_train_it_once(tmp_path, cache):
     for page in pages:
         page.stdin.write("go\n")
         page.stdin.flush()
-    answers = [page.communicate(timeout=60) for page in pages]
+    answers = [page.communicate() for page in pages]
     assert [error for _, error in answers] == ["", ""]
     assert [page.returncode for page in pages] == [0, 0]
     assert answers[0] == answers[1]

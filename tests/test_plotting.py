@@ -212,13 +212,52 @@ def test_row_labels_stand_beside_their_rows():
     assert ax.get_yticks() == pytest.approx(middles)
 
 
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_grid_shows_colour_and_oblong_pictures(is_flat):
+    # Red above, green at the left below, blue beside it: channels first, 4 high and 6 wide.
+    picture = np.zeros((3, 4, 6))
+    picture[0, :2], picture[1, 2:, :3], picture[2, 2:, 3:] = 1, 1, 1
+    images = np.stack([picture, picture / 2])
+    ax = plotting.image_grid(
+        images.reshape(2, -1) if is_flat else images,
+        columns=2,
+        shape=(3, 4, 6) if is_flat else None,
+        limits=(-1, 1),
+    )
+    first, second = (image.get_array() for image in ax.images)
+    assert first.shape == (4, 6, 3)
+    # From -1 to 1, so that 0 is half of a colour.
+    assert first[0, 5].tolist() == [1, 0.5, 0.5]
+    assert first[3, 0].tolist() == [0.5, 1, 0.5]
+    assert first[3, 5].tolist() == [0.5, 0.5, 1]
+    assert second[0, 0].tolist() == [0.75, 0.5, 0.5]
+    left, right, bottom, top = ax.images[0].get_extent()
+    assert (right - left, bottom - top) == (6, 4)
+
+
+def test_grid_shows_grey_pictures_of_any_shape_as_those_with_one_channel():
+    images = np.random.default_rng(0).random((3, 4, 6))
+    grids = [
+        plotting.image_grid(images, columns=3),
+        plotting.image_grid(images[:, None], columns=3),
+        plotting.image_grid(images.reshape(3, 24), columns=3, shape=(4, 6)),
+    ]
+    for ax in grids:
+        assert np.array_equal([image.get_array() for image in ax.images], images)
+        assert all(image.cmap is plotting.INK for image in ax.images)
+
+
 @pytest.mark.parametrize(
     ("images", "options", "error", "words"),
     [
-        (np.zeros((2, 5)), {}, ValueError, r"images.*\(2, 5\).*no square"),
+        (np.zeros((2, 5)), {}, ValueError, r"images.*\(2, 5\).*not a square"),
         (np.zeros(4), {}, ValueError, r"images.*\(4,\)"),
         (np.zeros((0, 4)), {}, ValueError, r"images.*\(0, 4\)"),
-        (np.zeros((1, 1, 2, 2)), {}, ValueError, r"images.*\(1, 1, 2, 2\)"),
+        (np.zeros((1, 2, 2, 2)), {}, ValueError, r"images.*\(1, 2, 2, 2\).*1 or 3 channels"),
+        (np.zeros((1, 2, 2, 3)), {}, ValueError, r"images.*\(1, 2, 2, 3\).*1 or 3 channels"),
+        (np.zeros((2, 6)), {"shape": (3, 3)}, ValueError, r"shape: expected .* 6 pixels, got"),
+        (np.zeros((2, 6)), {"shape": (6,)}, ValueError, r"shape: expected .*, got \(6,\)"),
+        (np.zeros((2, 3, 2)), {"shape": (2, 3)}, ValueError, r"expected .*\(3, 2\), got \(2, 3\)"),
         (np.array([[np.nan] * 4]), {}, ValueError, "images has 4 values not finite"),
         (np.full((1, 4), 1.5), {}, ValueError, r"images.*1\.5 to 1\.5.*clip"),
         (np.full((1, 4), -0.5), {}, ValueError, r"images.*-0\.5"),

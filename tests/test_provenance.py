@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import abc
+import collections
+import ctypes
 import functools
+import hashlib
+import io
+import itertools
 import math
 import os
+import random
+import re
+import socket
 import subprocess
 import sys
 import threading
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -210,10 +220,68 @@ def test_an_object_that_holds_its_owner_has_a_fingerprint():
     assert fingerprint(owner) != fingerprint(other)
 
 
-@pytest.mark.parametrize(
-    "value", [threading.Lock(), sys.stdout, object(), iter([1]), np.random.default_rng(0)]
-)
-def test_what_cannot_be_read_is_refused(value):
+def in_python(cls):
+    """A class of Python's that inherits from one in C; its objects have a ``__dict__``."""
+    return type(f"My{cls.__name__}", (cls,), {})
+
+
+class Slotted:
+    __slots__ = ("a",)
+
+
+UNREADABLE = {
+    "text stream": lambda: sys.stdout,
+    "file": lambda: io.BufferedReader(io.BytesIO()),
+    "unbuffered file": lambda: io.FileIO(os.devnull),
+    "text in memory": lambda: io.StringIO("text"),
+    "bytes in memory": lambda: in_python(io.BytesIO)(b"bytes"),
+    "own stream": lambda: in_python(io.RawIOBase)(),
+    "socket": socket.socket,
+    "lock": threading.Lock,
+    "condition": threading.Condition,
+    "thread's own": lambda: in_python(threading.local)(),
+    "generator": lambda: (i for i in range(3)),
+    "iterator": lambda: iter([1]),
+    "own map": lambda: in_python(map)(abs, [1]),
+    "own filter": lambda: in_python(filter)(None, [1]),
+    "own count": lambda: in_python(itertools.count)(),
+    "own deque": lambda: in_python(collections.deque)([1]),
+    "own bytearray": lambda: in_python(bytearray)(b"1"),
+    "structure": lambda: in_python(ctypes.Structure)(),
+    "exception": lambda: in_python(ValueError)(1),
+    "random numbers": lambda: random.Random(0),
+    "numpy's random numbers": lambda: np.random.default_rng(0),
+    "hash": hashlib.sha256,
+    "pattern": lambda: re.compile("a"),
+    "slots": lambda: in_python(Slotted)(),
+    "bare object": object,
+}
+
+
+class Generic(typing.Generic[typing.TypeVar("T")]):
+    pass
+
+
+class Abstract(abc.ABC):  # noqa: B024
+    pass
+
+
+class Made:
+    def __new__(cls):
+        return super().__new__(cls)
+
+
+@pytest.mark.parametrize("cls", [Generic, Abstract, Made])
+def test_objects_of_classes_in_python_are_read(cls):
+    first, second, third = cls(), cls(), cls()
+    first.a, second.a, third.a = 1, 1, 2
+    assert fingerprint(first) == fingerprint(second) != fingerprint(third)
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_refused(name):
+    value = UNREADABLE[name]()
+
     def loss(x):
         return value
 
@@ -297,5 +365,5 @@ def test_the_cache_folder_is_the_environments_or_the_users(monkeypatch, tmp_path
 
 def test_a_relative_cache_folder_is_refused(monkeypatch):
     monkeypatch.setenv("EVIDENCE_CACHE", "cache")
-    with pytest.raises(ValueError, match="EVIDENCE_CACHE is 'cache'; it must be an absolute path"):
+    with pytest.raises(ValueError, match="EVIDENCE_CACHE: expected an absolute path, got 'cache'"):
         cache_dir()

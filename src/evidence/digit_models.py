@@ -30,7 +30,7 @@ MOST_SHIFT = 2
 def digit_autoencoder(
     latent_dim: int, *, seed: int = 0, progress: bool | None = None
 ) -> tuple[Autoencoder, History]:
-    """Return the autoencoder 784-256-64-d-64-256-784 of pages 1 and 2, trained on the digits.
+    """Return the autoencoder 784-256-64-d-64-256-784, trained on the digits.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def digit_vae(
     seed: int = 0,
     progress: bool | None = None,
 ) -> tuple[VAE, History]:
-    """Return the VAE 784-400-d-400-784 of Part V, trained on the digits.
+    """Return the VAE 784-400-d-400-784, trained on the digits.
 
     Bernoulli pixels, the default, see a new binary draw of the digits in every epoch (dynamic
     binarization); other pixels see the grey levels. With ``EVIDENCE_MNIST=full`` the same is done

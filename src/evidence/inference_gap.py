@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-from evidence.likelihood import LogEvidence, Model, importance_sampled
+from evidence.likelihood import LogEvidence, Model, encoder_of, importance_sampled
 
 __all__ = ["InferenceGap", "fit_gaussian", "split_gap"]
 
@@ -102,8 +102,14 @@ def split_gap(
     -------
     InferenceGap
         For each x.
+
+    Raises
+    ------
+    ValueError
+        If the model has no ``q_z`` and none is given, and as `fit_gaussian` and
+        `importance_sampled`.
     """
-    encoder = (model.q_z if q_z is None else q_z)(x)
+    encoder = (encoder_of(model) if q_z is None else q_z)(x)
     best = fit_gaussian(
         model,
         x,

@@ -1,7 +1,7 @@
 r"""Estimates of the evidence :math:`\log p_\theta(x)` of a model that is given: two of them.
 
 `importance_sampled`
-    The logarithm of a mean of weights :math:`p_\theta(x, z) / q(z \mid x)`, page 15.
+    The logarithm of a mean of weights :math:`p_\theta(x, z) / q(z \mid x)`.
 `annealed`
     The same with weights that are collected on a path of distributions from q to the posterior
     (Neal, 2001), which needs no q that is near the posterior.
@@ -93,7 +93,12 @@ class LogEvidence:
 
     @property
     def mean_sampling_error(self) -> float:
-        """Standard error of `mean` from the choice of the data; the noise of z is in it too."""
+        """Standard error of `mean` from the choice of the data; the noise of z is in it too.
+
+        NaN with one datum, of which nothing can be said about others.
+        """
+        if len(self.log_p_x) < 2:
+            return math.nan
         return self.log_p_x.std().item() / len(self.log_p_x) ** 0.5
 
     @property
@@ -276,6 +281,16 @@ def log_density(q: Distribution, z: Tensor) -> Tensor:
     return _rows(q.log_prob(z)).sum(-1)
 
 
+def encoder_of(model: Model) -> Callable[[Tensor], Distribution]:
+    """Return ``model.q_z``, or raise a ValueError that says what to give in its place."""
+    if not hasattr(model, "q_z"):
+        raise ValueError(
+            f"model of type {type(model).__name__} has no q_z; give a distribution over z, or "
+            "a function that returns one"
+        )
+    return model.q_z
+
+
 # What they share. ---------------------------------------------------------------------------------
 
 
@@ -434,12 +449,7 @@ def _in_parts(
     if isinstance(q_z, Distribution):
         return [(x, _checked(q_z, x))]
     if q_z is None:
-        if not hasattr(model, "q_z"):
-            raise ValueError(
-                f"model of type {type(model).__name__} has no q_z; give a distribution over z, or "
-                "a function that returns one"
-            )
-        q_z = model.q_z
+        q_z = encoder_of(model)
     parts = x.split(max(1, draws_at_once // draws_each))
     return ((part, _checked(q_z(part), part)) for part in parts)
 

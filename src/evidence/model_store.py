@@ -5,6 +5,9 @@ covers everything the result depends on: the model with its initial weights, the
 all other arguments, with all code that these refer to; the code of the training; and the version of
 torch. With the same key, in any later process, the weights are read back bit for bit; when anything
 has changed, the key is another one and the model is trained anew. Nothing stale can be returned.
+
+A store is a convenience: a model that lies there is read without writing anything, so a folder may
+be shared, and where nothing can be written the model is trained each time, with a warning.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import inspect
 import json
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +28,9 @@ from torch import nn
 
 from evidence.checkpoint import describe_run
 from evidence.history import History
-from evidence.provenance import cache_dir, module_hash
+from evidence.provenance import module_hash
 from evidence.state_file import DamagedFileError, load_state, save_state
+from evidence.storage import CacheWarning, NoCacheError, cache_dir, not_kept
 from evidence.training import Data, Loss, train
 
 __all__ = ["DamagedModelWarning", "model_key", "train_once"]
@@ -36,7 +42,7 @@ CODE = module_hash("evidence.training")
 IRRELEVANT = ("progress", "description", "checkpoint")
 
 
-class DamagedModelWarning(UserWarning):
+class DamagedModelWarning(CacheWarning):
     """A stored model cannot be read, and is trained anew."""
 
 
@@ -70,20 +76,37 @@ def train_once(model: nn.Module, data: Data, loss: Loss, *, name: str, **argumen
     -----
     DamagedModelWarning
         If the stored file is damaged. The model is trained and stored anew.
+    CacheWarning
+        If the trained model cannot be stored: the folder is read-only or full, or there is none.
     """
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise ValueError(f"name is {name!r}; accepted are lower-case letters, digits and hyphens")
     key = model_key(model, data, loss, **arguments)
-    path = cache_dir() / "models" / f"{name}-{key[:32]}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        history = _load(path, key, model)
+    path: Path | None = None
+    problem: OSError | None = None
+    try:
+        path = cache_dir() / "models" / f"{name}-{key[:32]}.safetensors"
+    except NoCacheError as error:
+        problem = error
+    # A file is written whole, so one that is there can be read without a lock.
+    history = _load(path, key, model, is_last_try=False)
+    if history is not None:
+        return history
+    with _locked_if_possible(path):
+        history = _load(path, key, model, is_last_try=True)
         if history is None:
             arguments = {"description": f"training {name}", **arguments}
             history = train(model, data, loss, **arguments)
-            save_state(
-                path, {"key": key, "model": model.state_dict(), "history": history.as_dict()}
-            )
+            state = {"key": key, "model": model.state_dict(), "history": history.as_dict()}
+            try:
+                if path is None:
+                    raise problem
+                save_state(path, state)
+            except OSError as error:
+                said = not_kept(
+                    f"the trained model {path or name}", error, "it is trained anew each time"
+                )
+                warnings.warn(said, CacheWarning, stacklevel=2)
     return history
 
 
@@ -113,15 +136,39 @@ def model_key(model: nn.Module, data: Data, loss: Loss, **arguments: Any) -> str
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def _load(path: Path, key: str, model: nn.Module) -> History | None:
+@contextmanager
+def _locked_if_possible(path: Path | None) -> Iterator[None]:
+    """Hold the lock of a file; or none, where its folder cannot be written in."""
+    lock = None
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(f"{path}.lock")
+            lock.acquire()
+        except OSError:
+            lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _load(path: Path | None, key: str, model: nn.Module, *, is_last_try: bool) -> History | None:
+    """Load a stored model; None if there is none, or it cannot be read."""
+    if path is None:
+        return None
     try:
         state = load_state(path)
-        if state["key"] != key:
+        if state.get("key") != key:
             raise DamagedFileError(f"{path} holds another model than its name says")
-    except FileNotFoundError:
-        return None
     except DamagedFileError as error:
-        warnings.warn(f"{error}; the model is trained anew", DamagedModelWarning, stacklevel=3)
+        if is_last_try:
+            warnings.warn(f"{error}; the model is trained anew", DamagedModelWarning, stacklevel=3)
+        return None
+    except OSError:
+        # None there, or one that this user must not read: `train_once` says so if it cannot be
+        # replaced.
         return None
     model.load_state_dict(state["model"])
     return History.from_dict(state["history"])

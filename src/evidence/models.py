@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
+from evidence.datasets import check_pixels
 from evidence.pixels import BernoulliPixels, Pixels
 
 __all__ = ["LOG_VAR_BOUND", "VAE", "Autoencoder", "linear", "mlp", "squared_error"]
@@ -138,8 +139,22 @@ class Autoencoder(nn.Module):
         make = partial(mlp, generator=generator, activation=activation, dtype=dtype)
         self.encoder = make((data_dim, *hidden, latent_dim))
         self.decoder = make((latent_dim, *reversed(hidden), data_dim))
+        self.output = output
         if output == "sigmoid":
             self.decoder.append(nn.Sigmoid())
+
+    def check(self, x: Tensor, *, name: str = "x") -> None:
+        """Refuse data that no reconstruction can come near: outside [0, 1] for ``"sigmoid"``.
+
+        Only what is to be reconstructed must be so; `encode` accepts anything.
+
+        Raises
+        ------
+        ImagesError
+            See `evidence.datasets.check_pixels`.
+        """
+        if self.output == "sigmoid":
+            check_pixels(x, name=name)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data ``(batch, D)`` to codes ``(batch, d)``."""
@@ -172,7 +187,14 @@ def squared_error(
     -------
     Tensor
         A scalar, in squared units of x.
+
+    Raises
+    ------
+    ImagesError
+        If the model is an `Autoencoder` whose output is in [0, 1], and x is not.
     """
+    if isinstance(model, Autoencoder):
+        model.check(batch, name="batch")
     error = model(batch).to(batch.dtype) - batch
     return error.square().flatten(1).sum(1).mean()
 
@@ -237,7 +259,7 @@ class VAE(nn.Module):
         make = partial(
             mlp, generator=generator, activation=activation, weights=weights, dtype=dtype
         )
-        self.latent_dim = latent_dim
+        self.data_dim, self.latent_dim = data_dim, latent_dim
         self.encoder = make((data_dim, *hidden, 2 * latent_dim))
         self.decoder = make((latent_dim, *reversed(hidden), data_dim))
         self.pixels = BernoulliPixels() if pixels is None else pixels
@@ -249,13 +271,44 @@ class VAE(nn.Module):
             with torch.no_grad():
                 self.decoder[-1].bias.copy_(self.pixels.output_with_mean(data_mean))
 
+    def check(self, x: Tensor, *, name: str = "x") -> None:
+        """Refuse data that the model is not about.
+
+        Parameters
+        ----------
+        x : Tensor
+            Data of shape ``(..., D)``, of the kind that `pixels` is a density of.
+        name : str
+            What the error calls them.
+
+        Raises
+        ------
+        ValueError
+            If the last axis is not D long, or `Pixels.check` refuses the values.
+        """
+        if x.ndim == 0 or x.shape[-1] != self.data_dim:
+            flattens = x.ndim > 2 and x[0].numel() == self.data_dim
+            raise ValueError(
+                f"{name}: expected the shape (..., {self.data_dim}), got {tuple(x.shape)}"
+                + (f"; use {name}.flatten(1)" if flattens else "")
+            )
+        self.pixels.check(x, name=name)
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and log-variance of q(z|x), ``(batch, d)`` each, for ``(batch, D)``.
 
         The log-variance is ``20 tanh(a / 20)`` of the encoder's output a: within 0.1 of it where a
         standard deviation is between 0.14 and 7, and never outside [-20, 20]. So sigma is between
-        4.5e-5 and 2.2e4, and no exponential can overflow.
+        4.5e-5 and 2.2e4, and its square between 2.1e-9 and 4.9e8: no exponential can overflow in
+        float64, float32 or bfloat16. float16, which ends at 65,504, holds sigma and not always its
+        square.
+
+        Raises
+        ------
+        ValueError
+            If `check` refuses x.
         """
+        self.check(x)
         mu, a = self.encoder(x).to(x.dtype).chunk(2, dim=-1)
         return mu, LOG_VAR_BOUND * torch.tanh(a / LOG_VAR_BOUND)
 
@@ -289,7 +342,13 @@ class VAE(nn.Module):
         -------
         Tensor
             The leading shape.
+
+        Raises
+        ------
+        ValueError
+            If `check` refuses x.
         """
+        self.check(x)
         return self.p_z().log_prob(z).sum(-1) + self.p_x_given_z(z).log_prob(x).sum(-1)
 
     def elbo(self, x: Tensor, eps: Tensor) -> Tensor:
@@ -306,6 +365,11 @@ class VAE(nn.Module):
         -------
         Tensor
             Shape ``(batch,)``, in nats.
+
+        Raises
+        ------
+        ValueError
+            If `check` refuses x.
         """
         q_z = self.q_z(x)
         z = q_z.loc + q_z.scale * eps

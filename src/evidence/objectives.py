@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from evidence.datasets import binarize
+from evidence.datasets import binarize, check_pixels
 from evidence.models import VAE
 from evidence.pixels import BernoulliPixels
 
@@ -71,7 +71,7 @@ def negative_elbo(
     Raises
     ------
     ValueError
-        If `beta` or `free_bits` is negative or not finite.
+        If `beta` or `free_bits` is negative or not finite, or `VAE.check` refuses the batch.
     """
     _check_weight("beta", beta)
     _check_weight("free_bits", free_bits)
@@ -81,6 +81,8 @@ def negative_elbo(
     output = model.decode(torch.addcmul(mu, sigma, eps))
     num_x = len(batch)
     if type(model.pixels) is BernoulliPixels:
+        # Also of a model that encodes in a way of its own: the sum below accepts anything.
+        check_pixels(batch, name="batch")
         cross_entropy = CrossEntropy.apply(output, batch)
     else:
         cross_entropy = -model.pixels(output).log_prob(batch).sum()
@@ -153,7 +155,7 @@ def negative_iwae(
     Raises
     ------
     ValueError
-        If `num_samples` is not a whole number from 1.
+        If `num_samples` is not a whole number from 1, or `VAE.check` refuses the batch.
     """
     if type(num_samples) is not int or num_samples < 1:
         raise ValueError(f"num_samples is {num_samples!r}; accepted are whole numbers from 1")
@@ -172,7 +174,7 @@ def on_binarized(loss: Callable[..., Any]) -> Callable[..., Any]:
     """Return a loss that is evaluated on a new binary draw of every grey batch.
 
     Dynamic binarization: a pixel is 1 with the probability that its grey level states, drawn anew
-    each time an image is seen (`evidence.datasets.binarize`).
+    each time an image is seen (`evidence.datasets.binarize`, which refuses what is not in [0, 1]).
     """
 
     def loss_on_draws(

@@ -15,6 +15,9 @@ module                       pixels              the number is                  
 Probabilities and densities are not comparable: the logarithm of a density has no upper bound, and
 changes when pixels are measured in another unit.
 
+Each refuses data that it is no density of, in `Pixels.check` and in the ``log_prob`` of its
+distribution: bytes from 0 to 255 or standardised pixels would else give a likelihood without bound.
+
 All are safe in float32 without clamping. Probabilities are never formed, only log-odds; a scale
 that is learned is a smooth function of an unbounded parameter, with its logarithm between stated
 bounds.
@@ -27,10 +30,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Normal, constraints
+from torch.distributions import (
+    Bernoulli,
+    Beta,
+    Distribution,
+    Normal,
+    Uniform,
+    constraints,
+    register_kl,
+)
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
+
+from evidence.datasets import check_pixels
 
 __all__ = [
     "SCALE_BOUNDS",
@@ -41,6 +54,7 @@ __all__ = [
     "Discretized",
     "DiscretizedLogistic",
     "GaussianPixels",
+    "GreyBernoulli",
     "LogisticPixels",
     "Pixels",
 ]
@@ -48,6 +62,7 @@ __all__ = [
 SCALE_BOUNDS = (1e-3, 10.0)
 """Between which a learned scale stays. Data are in [0, 1], where one of 256 grey levels is 0.004
 wide: with a smaller scale the density would only count how often two levels are equal."""
+LEVELS = 256
 ON_LEVEL = 1e-3
 """How far, in distances between levels, a datum may be from a level: what float32 rounds."""
 SERIES_WITHIN = 0.5
@@ -62,6 +77,24 @@ class Pixels(nn.Module):
         """Return p(x|z), independent over pixels: its batch shape is the shape of `output`."""
         raise NotImplementedError
 
+    def check(self, x: Tensor, *, name: str = "x") -> None:
+        """Refuse data that this is no density of.
+
+        Parameters
+        ----------
+        x : Tensor
+            Data, of any shape.
+        name : str
+            What the error calls them.
+
+        Raises
+        ------
+        ValueError
+            If a value is NaN or infinite, or outside what the module's own text says. The message
+            says what would be accepted and, where it is plain, how to get there.
+        """
+        _check_finite(x, name)
+
     def output_with_mean(self, mean: Tensor) -> Tensor:
         """Return the output for which the mean of x is the one given, elementwise.
 
@@ -72,15 +105,18 @@ class Pixels(nn.Module):
 
 
 class BernoulliPixels(Pixels):
-    """Pixels that are 0 or 1; the output is the log-odds of 1 (its logit)."""
+    """Pixels that are 0 or 1; the output is the log-odds of 1 (its logit).
 
-    def forward(self, output: Tensor) -> Bernoulli:
-        """Return the distribution.
+    Grey pixels in [0, 1] are accepted as well, see `GreyBernoulli`.
+    """
 
-        It accepts grey pixels as well: its log-density is then the cross-entropy, which is not the
-        logarithm of a density.
-        """
-        return Bernoulli(logits=output, validate_args=False)
+    def forward(self, output: Tensor) -> GreyBernoulli:
+        """Return the distribution; it refuses data outside [0, 1]."""
+        return GreyBernoulli(logits=output, validate_args=False)
+
+    def check(self, x: Tensor, *, name: str = "x") -> None:
+        """Refuse data outside [0, 1], see `evidence.datasets.check_pixels`."""
+        check_pixels(x, name=name)
 
     def output_with_mean(self, mean: Tensor) -> Tensor:
         """Return the log-odds of ``0.998 mean + 0.001``.
@@ -99,6 +135,10 @@ class ContinuousBernoulliPixels(Pixels):
     def forward(self, output: Tensor) -> ContinuousBernoulli:
         """Return the density; it refuses data outside [0, 1]."""
         return ContinuousBernoulli(logits=output)
+
+    def check(self, x: Tensor, *, name: str = "x") -> None:
+        """Refuse data outside [0, 1], see `evidence.datasets.check_pixels`."""
+        check_pixels(x, name=name)
 
     def output_with_mean(self, mean: Tensor) -> Tensor:
         """Return the slope for which the mean is ``0.96 mean + 0.02``, found by bisection.
@@ -169,8 +209,12 @@ class LogisticPixels(Pixels):
         self.scale = BoundedScale(scale) if learned else FixedScale(scale)
 
     def forward(self, output: Tensor) -> DiscretizedLogistic:
-        """Return the distribution; it refuses data that are no grey levels."""
+        """Return the distribution; it refuses data that are not grey levels."""
         return DiscretizedLogistic(output, self.scale())
+
+    def check(self, x: Tensor, *, name: str = "x") -> None:
+        """Refuse data that are not grey levels k / 255."""
+        _check_on_levels(x, LEVELS, 0.0, name)
 
     def output_with_mean(self, mean: Tensor) -> Tensor:
         """Return the mean itself; it is the mean of x up to what the ends of [0, 1] cut off."""
@@ -234,6 +278,42 @@ class BoundedScale(nn.Module):
         return torch.exp(self.log_low + self.log_width * torch.sigmoid(self.raw))
 
 
+class GreyBernoulli(Bernoulli):
+    """The Bernoulli distribution, with a log-density for grey pixels as well.
+
+    Of a pixel between 0 and 1 `log_prob` is minus the cross-entropy, which is not the logarithm of
+    a density. Draws, mean, variance and entropy are those of pixels that are 0 or 1.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability of values in [0, 1], in nats; others are refused."""
+        check_pixels(value, name="value")
+        return super().log_prob(value)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Not offered: between 0 and 1 it would not fit the log-density."""
+        raise NotImplementedError("cdf of grey pixels; log_prob, mean and sample are there")
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Not offered, as `cdf`."""
+        raise NotImplementedError("icdf of grey pixels; log_prob, mean and sample are there")
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Not offered: a draw of 0 or 1 has no gradient."""
+        raise NotImplementedError("rsample of pixels that are 0 or 1; sample is there")
+
+
+@register_kl(GreyBernoulli, GreyBernoulli)
+@register_kl(GreyBernoulli, Bernoulli)
+@register_kl(Bernoulli, GreyBernoulli)
+def _kl_grey_bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
+    # From log-odds: torch forms probabilities, and gives infinity where float32 cannot tell one
+    # from 1, for log-odds above 17.
+    on = torch.sigmoid(p.logits) * (logsigmoid(p.logits) - logsigmoid(q.logits))
+    off = torch.sigmoid(-p.logits) * (logsigmoid(-p.logits) - logsigmoid(-q.logits))
+    return on + off
+
+
 class ContinuousBernoulli(TorchContinuousBernoulli):
     r"""The continuous Bernoulli (Loaiza-Ganem and Cunningham, 2019), in terms of its slope.
 
@@ -256,8 +336,9 @@ class ContinuousBernoulli(TorchContinuousBernoulli):
         super().__init__(logits=logits, validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density of values in [0, 1], in nats."""
+        """Return the log-density of values in [0, 1], in nats; others are refused."""
         if self._validate_args:
+            check_pixels(value, name="value")
             self._validate_sample(value)
         return self.logits * value - _log_mass(self.logits)
 
@@ -295,10 +376,33 @@ class ContinuousBernoulli(TorchContinuousBernoulli):
         """Not offered: torch's formula clamps."""
         raise NotImplementedError("cdf of the continuous Bernoulli; log_prob and icdf are there")
 
+    def _cont_bern_log_norm(self) -> Tensor:
+        # What torch's own formulas ask for, and clamp.
+        raise NotImplementedError("this divergence or method of the continuous Bernoulli")
+
     @property
     def variance(self) -> Tensor:
         """Not offered: torch's formula clamps."""
         raise NotImplementedError("variance of the continuous Bernoulli; the mean is there")
+
+
+@register_kl(ContinuousBernoulli, ContinuousBernoulli)
+def _kl_continuous_bernoulli(p: ContinuousBernoulli, q: ContinuousBernoulli) -> Tensor:
+    # Both mirrored, x to 1 - x, where p rises: then the mean of p is near 0 when its slope is
+    # steep, and has all its digits.
+    p_slope, q_slope = broadcast_all(p.logits, q.logits)
+    q_slope = torch.where(p_slope > 0, -q_slope, q_slope)
+    p_slope = -p_slope.abs()
+    mean = ContinuousBernoulli(p_slope, validate_args=False).mean
+    return (p_slope - q_slope) * mean - _log_mass(p_slope) + _log_mass(q_slope)
+
+
+@register_kl(Beta, ContinuousBernoulli)
+@register_kl(Uniform, ContinuousBernoulli)
+def _kl_to_continuous_bernoulli(p: Beta | Uniform, q: ContinuousBernoulli) -> Tensor:
+    divergence = -p.entropy() - p.mean * q.logits + _log_mass(q.logits)
+    is_inside = (p.support.lower_bound >= 0) & (p.support.upper_bound <= 1)
+    return torch.where(torch.as_tensor(is_inside, device=divergence.device), divergence, math.inf)
 
 
 def _log_mass(slope: Tensor) -> Tensor:
@@ -327,6 +431,26 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     return value
 
 
+def _check_finite(x: Tensor, name: str) -> None:
+    if not x.isfinite().all():
+        where = (~x.isfinite()).nonzero()[0].tolist()
+        raise ValueError(
+            f"{name}: expected finite numbers, got {x[tuple(where)].item()} at {where}"
+        )
+
+
+def _check_on_levels(x: Tensor, levels: int, low: float, name: str) -> None:
+    if low == 0:
+        check_pixels(x, name=name)  # it says how to get to [0, 1]
+    is_level = _Levels(levels, low).check(x)
+    if not is_level.all():
+        where = (~is_level).nonzero()[0].tolist()
+        raise ValueError(
+            f"{name}: expected {levels} levels from {low:g} to 1, evenly spaced, got "
+            f"{x[tuple(where)].item():.6g} at {where}"
+        )
+
+
 class _Levels(constraints.Constraint):
     """So many numbers from `low` to 1, as far apart as each other."""
 
@@ -345,7 +469,9 @@ class Discretized(Distribution):
     """A density on the line, of which each level gets the mass that is nearest to it.
 
     The first level gets all mass to its left and the last all to its right, so the probabilities
-    sum to 1. A subclass says with `low` where the levels begin, and gives `log_masses`.
+    sum to 1. A subclass says with `low` where the levels begin, and gives `log_masses`. Mean,
+    variance and entropy are sums over the levels; draws are made from their probabilities. Each
+    needs as many numbers as there are levels, for each pixel.
 
     Parameters
     ----------
@@ -356,12 +482,12 @@ class Discretized(Distribution):
     levels : int
         2 or more, from `low` to 1.
     validate_args : bool, optional
-        As in `torch.distributions`: whether values that are no levels are refused.
+        As in `torch.distributions`: whether values that are not levels are refused.
 
     Raises
     ------
     ValueError
-        If `levels` is no whole number from 2.
+        If `levels` is not a whole number from 2.
     """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
@@ -372,7 +498,7 @@ class Discretized(Distribution):
         self,
         loc: Tensor,
         scale: Tensor | float,
-        levels: int = 256,
+        levels: int = LEVELS,
         validate_args: bool | None = None,
     ) -> None:
         check_levels(levels)
@@ -394,13 +520,69 @@ class Discretized(Distribution):
         raise NotImplementedError
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of each level, in nats."""
+        """Return the log-probability of each level, in nats; other values are refused."""
         if self._validate_args:
-            self._validate_sample(value)
-        half = (1 - self.low) / 2 / (self.levels - 1)
+            _check_on_levels(value, self.levels, self.low, "value")
+        half = self._half
         below, about, above = self.log_masses(value, half)
         is_first, is_last = value < self.low + half, value > 1 - half
         return torch.where(is_first, below, torch.where(is_last, above, about))
+
+    @property
+    def _half(self) -> float:
+        return (1 - self.low) / 2 / (self.levels - 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean over the levels."""
+        return (self._probabilities() * self.enumerate_support(expand=False)).sum(0)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance over the levels."""
+        apart = self.enumerate_support(expand=False) - self.mean
+        return (self._probabilities() * apart.square()).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy, in nats."""
+        return torch.special.entr(self._probabilities()).sum(0)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the probability of all levels up to each level given."""
+        if self._validate_args:
+            _check_on_levels(value, self.levels, self.low, "value")
+        below, _, _ = self.log_masses(value, self._half)
+        return torch.where(value > 1 - self._half, 1.0, below.exp())
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Not offered: a quantile would be one of the levels, by convention."""
+        raise NotImplementedError("icdf of levels; cdf, log_prob and sample are there")
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Not offered: a draw of a level has no gradient."""
+        raise NotImplementedError("rsample of levels; sample is there")
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw levels."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        table = self._probabilities().reshape(self.levels, -1).T
+        count = torch.Size(sample_shape).numel()
+        index = torch.multinomial(table, count, replacement=True).T.reshape(shape)
+        return self.enumerate_support(expand=False).flatten()[index]
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Discretized:
+        """Return the distribution with a larger batch shape."""
+        return type(self)(
+            self.loc.expand(batch_shape),
+            self.scale.expand(batch_shape),
+            self.levels,
+            self._validate_args,
+        )
+
+    def _probabilities(self) -> Tensor:
+        """Return that of each level, shape ``(levels, *batch_shape)``."""
+        return self.log_prob(self.enumerate_support()).exp()
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """Return all levels, shape ``(levels, *batch_shape)``, or with ones if not expanded."""
@@ -450,17 +632,20 @@ class DiscretizedLogistic(Discretized):
             # What lies beyond the ends belongs to the first and the last level by definition.
             return (drawn.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> DiscretizedLogistic:
-        """Return the distribution with a larger batch shape."""
-        return DiscretizedLogistic(
-            self.loc.expand(batch_shape),
-            self.scale.expand(batch_shape),
-            self.levels,
-            self._validate_args,
+
+@register_kl(Discretized, Discretized)
+def _kl_discretized(p: Discretized, q: Discretized) -> Tensor:
+    if (p.levels, p.low) != (q.levels, q.low):
+        raise NotImplementedError(
+            f"KL between distributions on different levels: {p.levels} from {p.low:g}, and "
+            f"{q.levels} from {q.low:g}"
         )
+    levels = p.enumerate_support(expand=False)
+    log_p, log_q = p.log_prob(levels), q.log_prob(levels)
+    return torch.where(log_p == -math.inf, 0.0, log_p.exp() * (log_p - log_q)).sum(0)
 
 
 def check_levels(levels: int) -> None:
-    """Raise a ValueError if `levels` is no whole number from 2."""
+    """Raise a ValueError if `levels` is not a whole number from 2."""
     if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
         raise ValueError(f"levels = {levels!r}; accepted are ints from 2")

@@ -140,14 +140,17 @@ def image_grid(
     titles: Sequence[str] | None = None,
     row_labels: Sequence[str] | None = None,
     limits: tuple[float, float] = (0.0, 1.0),
+    shape: Sequence[int] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw grey pictures in rows, dark on light, row by row from the top.
+    """Draw pictures in rows, row by row from the top: grey ones dark on light, or in colour.
 
     Parameters
     ----------
     images : array or Tensor
-        Shape ``(n, side * side)`` or ``(n, height, width)``, finite, within `limits`.
+        Finite, within `limits`. Grey: shape ``(n, height, width)`` or ``(n, 1, height, width)``,
+        or ``(n, side * side)``. In colour: ``(n, 3, height, width)``: red, green and blue. Or of
+        shape ``(n, D)``, with the pictures' `shape`.
     columns : int
         Pictures in a row. The last row may be short.
     titles : sequence of str, optional
@@ -155,7 +158,10 @@ def image_grid(
     row_labels : sequence of str, optional
         One for each row, shown at its left.
     limits : (float, float)
-        The values of the lightest and of the darkest grey.
+        The values of the lightest and of the darkest grey; of a colour that is absent and in full.
+    shape : sequence of int, optional
+        That of one picture, where `images` is flat and they are not square and grey:
+        ``(height, width)``, ``(1, height, width)`` or ``(3, height, width)``.
     ax : Axes, optional
         Where to draw; by default, on a new figure of the right size.
 
@@ -171,12 +177,12 @@ def image_grid(
     ValueError
         If a shape, a value or the number of titles or labels is not as above.
     """
-    pictures = _as_pictures(images, limits)
+    pictures = _as_pictures(images, limits, shape)
     if isinstance(columns, bool) or not isinstance(columns, int | np.integer):
         raise TypeError(f"columns is {columns!r}; a whole number is accepted")
     if columns < 1:
         raise ValueError(f"columns is {columns}; 1 or more is accepted")
-    count, height, width = pictures.shape
+    count, height, width = pictures.shape[:3]
     columns = min(int(columns), count)
     rows = -(-count // columns)
     if titles is not None and len(titles) not in (columns, count):
@@ -233,31 +239,48 @@ def image_grid(
     return ax
 
 
-def _as_pictures(images: Any, limits: tuple[float, float]) -> np.ndarray:
+def _as_pictures(
+    images: Any, limits: tuple[float, float], shape: Sequence[int] | None
+) -> np.ndarray:
+    """Return grey pictures ``(n, height, width)``, or ``(n, height, width, 3)`` from 0 to 1."""
     low, high = limits
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"limits is {limits}; accepted are two numbers, the smaller one first")
     pictures = _as_array("images", images)
-    if pictures.ndim not in (2, 3) or 0 in pictures.shape:
-        raise ValueError(
-            f"images has the shape {pictures.shape}; accepted are (n, side * side) and "
-            "(n, height, width), with at least one picture"
-        )
-    if pictures.ndim == 2:
-        side = int(np.sqrt(pictures.shape[1]) + 0.5)
-        if side * side != pictures.shape[1]:
+    given = pictures.shape
+    if 0 not in given and pictures.ndim == 2:
+        if shape is None:
+            side = int(np.sqrt(given[1]) + 0.5)
+            if side * side != given[1]:
+                raise ValueError(
+                    f"images has the shape {given}, and {given[1]} pixels are not a square; give "
+                    "the shape of one picture"
+                )
+            shape = (side, side)
+        if len(shape) not in (2, 3) or np.prod(shape) != given[1]:
             raise ValueError(
-                f"images has the shape {pictures.shape}, and {pictures.shape[1]} pixels are no "
-                "square; accepted is also (n, height, width)"
+                f"shape: expected (height, width) or (channels, height, width) of {given[1]} "
+                f"pixels, got {tuple(shape)}"
             )
-        pictures = pictures.reshape(-1, side, side)
+        pictures = pictures.reshape(-1, *shape)
+    elif shape is not None and given[1:] != tuple(shape):
+        raise ValueError(f"shape: expected that of the pictures, {given[1:]}, got {tuple(shape)}")
+    if 0 in given or pictures.ndim not in (3, 4) or pictures.shape[1:-2] not in ((), (1,), (3,)):
+        raise ValueError(
+            f"images has the shape {given}; accepted are (n, side * side), (n, height, width) and "
+            "(n, channels, height, width) with 1 or 3 channels, with at least one picture"
+        )
     smallest, largest = pictures.min(), pictures.max()
     if smallest < low or largest > high:
         raise ValueError(
             f"images has values from {smallest:g} to {largest:g}, outside limits {limits}; "
             "clip them in sight of the reader, or give wider limits"
         )
-    return pictures
+    if pictures.ndim == 3:
+        return pictures
+    if pictures.shape[1] == 1:
+        return pictures[:, 0]
+    return (np.moveaxis(pictures, 1, -1).astype(float) - low) / (high - low)
 
 
 def scatter_codes(ax: Axes, codes: Any, labels: Any, *, size: float = 4.0) -> Axes:

@@ -3,7 +3,7 @@
 A stored result may be used again only if nothing that it depends on has changed. This module turns
 those things into hashes: `module_hash` for one module of this package and what it imports,
 `fingerprint` for one value (data, a model, a loss function with everything it refers to).
-`cache_dir` is where results are stored.
+`cache_dir`, of `evidence.storage`, is where results are stored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dis
 import functools
 import hashlib
-import os
 import sys
 import sysconfig
 import types
@@ -21,11 +20,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from torch import nn
 
 from evidence.source_code import PACKAGE, closure_hash, source_file
+from evidence.storage import cache_dir
 
 __all__ = ["FingerprintError", "cache_dir", "fingerprint", "module_hash"]
 
@@ -42,29 +41,6 @@ PLAIN = (
 
 class FingerprintError(TypeError):
     """A value cannot be hashed by its content, so nothing stored could be matched to it."""
-
-
-def cache_dir() -> Path:
-    """Return the folder for files that can be made again: ``EVIDENCE_CACHE`` or the user's cache.
-
-    Returns
-    -------
-    Path
-        An absolute path. Nothing is created.
-
-    Raises
-    ------
-    ValueError
-        If ``EVIDENCE_CACHE`` is a relative path: pages run in folders of their own, so each
-        would get a cache of its own.
-    """
-    named = os.environ.get("EVIDENCE_CACHE")
-    if not named:
-        return Path(platformdirs.user_cache_dir("evidence-book", appauthor=False))
-    folder = Path(named).expanduser()
-    if not folder.is_absolute():
-        raise ValueError(f"EVIDENCE_CACHE is {named!r}; it must be an absolute path")
-    return folder
 
 
 def module_hash(name: str) -> str:
@@ -293,14 +269,30 @@ def _name(value: Any) -> bytes:
 
 
 def _keeps_its_state_in_a_dict(value: Any) -> bool:
-    """Whether ``vars`` shows all of an object: no slots, and no base class written in C."""
-    is_defined_in_python = 1 << 9  # Py_TPFLAGS_HEAPTYPE, the flag that copyreg looks at as well
-    bases = type(value).__mro__
-    return hasattr(value, "__dict__") and all(
-        base is object
-        or (base.__flags__ & is_defined_in_python and not vars(base).get("__slots__"))
-        for base in bases
+    """Whether ``vars`` shows all of an object: no slots, and no base class written in C.
+
+    What a class written in C defines, its methods, attributes and constructor, are descriptors
+    and builtins that belong to it, and slots are such descriptors as well; a class statement makes
+    functions, and of descriptors only the two for ``__dict__`` and ``__weakref__``. (Class methods
+    in C, which `typing.Generic` has, see no object and so no state.)
+    """
+    return hasattr(value, "__dict__") and not any(
+        base is not object and any(map(functools.partial(_is_in_c, base), vars(base)))
+        for base in type(value).__mro__
     )
+
+
+def _is_in_c(cls: type, name: str) -> bool:
+    member = vars(cls)[name]
+    if name in ("__dict__", "__weakref__"):
+        return False
+    if name == "__new__":
+        return isinstance(member, types.BuiltinFunctionType) and member.__self__ is cls
+    descriptors = (
+        types.MethodDescriptorType, types.WrapperDescriptorType,
+        types.GetSetDescriptorType, types.MemberDescriptorType,
+    )  # fmt: skip
+    return isinstance(member, descriptors) and member.__objclass__ is cls
 
 
 def _is_followed(value: Any) -> bool:

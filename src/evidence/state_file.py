@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+
+from evidence.storage import write_whole
 
 __all__ = ["DamagedFileError", "load_state", "save_state"]
 
@@ -34,7 +34,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     Parameters
     ----------
     path : Path
-        The file. Its folder is made if it is missing.
+        The file, written by `evidence.storage.write_whole`.
     state : mapping
         Tensors, numbers, strings, booleans and None, nested in mappings, lists and tuples; for
         example an optimizer's ``state_dict()``.
@@ -43,21 +43,13 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     ------
     TypeError
         If something else is in the state. The file stays as it was.
+    OSError
+        If the file cannot be written. It stays as it was.
     """
     tensors: dict[str, torch.Tensor] = {}
     structure = json.dumps(_encode(state, "", tensors))
     metadata = {"format": FORMAT, "state": structure, "sha256": _checksum(structure, tensors)}
-    content = save(tensors, metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since a file can be renamed in one step only within a file system.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, save(tensors, metadata))
 
 
 def load_state(path: Path) -> dict[str, Any]:
