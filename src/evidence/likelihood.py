@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from evidence.estimators import drawing_from
+from evidence.precision import as_double, double_device
 
 __all__ = ["AnnealedEvidence", "LogEvidence", "Model", "annealed", "importance_sampled"]
 
@@ -302,7 +303,7 @@ class _RunningWeights:
 
     def add(self, log_w: Tensor) -> None:
         """Take the log weights ``(some, n)``."""
-        log_w = log_w.double()
+        log_w = as_double(log_w)
         if (log_w.isnan() | (log_w == math.inf)).any():
             raise ValueError(
                 "model gives a log weight that is NaN or infinite; accepted are numbers, and minus "
@@ -386,11 +387,11 @@ class _Chains:
         """
         z = draw(self.start, count, self.generator)
         log_step = torch.full((len(self.x),), math.log(FIRST_STEP_SIZE), dtype=z.dtype).to(z.device)
-        log_w = torch.zeros(z.shape[:2], dtype=torch.float64, device=z.device)
+        log_w = torch.zeros(z.shape[:2], dtype=torch.float64, device=double_device(z.device))
         used, accepted = [], []
         for t, (here, there) in enumerate(zip(self.path[:-1], self.path[1:], strict=True)):
             log_ratio = _log_joint(self.model, self.x, z) - log_density(self.start, z)
-            log_w += (there - here) * log_ratio.double()
+            log_w += (there - here) * as_double(log_ratio)
             if there == 1:
                 break
             step = log_step.exp() if steps is None else steps[t]

@@ -12,9 +12,10 @@ the mean of :math:`q(x_{t-1} \mid x_t, x_0)` with the prediction :math:`\hat x_0
           L_0 &= E_{q(x_1 \mid x_0)} [-\log p_\theta(x_0 \mid x_1)]
 
 `prior_term`, `step_term` and `reconstruction_term` are these, and `elbo` adds them up. All are sums
-over the coordinates of a datum, accumulated in float64: one number for each datum, shape
-``(batch,)``. `step_term` and `reconstruction_term` return what stands inside the expectation, for
-the noise that they are given; the mean over standard normal noise is the term.
+over the coordinates of a datum, accumulated in float64 (for data on a device that has none, on the
+CPU): one number for each datum, shape ``(batch,)``. `step_term` and `reconstruction_term` return
+what stands inside the expectation, for the noise that they are given; the mean over standard normal
+noise is the term.
 """
 
 from __future__ import annotations
@@ -28,16 +29,19 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 from torch.special import log_ndtr
 
-from evidence.diffusion.prediction import Denoiser, check_prediction
+from evidence.diffusion.arguments import as_whole_number, check_data
+from evidence.diffusion.prediction import Denoiser, check_prediction, eps_error_for, native
 from evidence.diffusion.process import diffuse
 from evidence.diffusion.schedule import (
     LogSNROfTime,
     Schedule,
+    at_step,
     from_log_snr,
     stratified_uniform,
     with_slope,
 )
 from evidence.pixels import Discretized, check_levels
+from evidence.precision import as_double, double_device, like
 
 __all__ = [
     "BoundTerms",
@@ -109,9 +113,10 @@ def prior_term(x_0: Tensor, schedule: Schedule) -> Tensor:
         If `x_0` has no event dimension.
     """
     _check_data(x_0)
+    x_0 = as_double(x_0)
     alpha_bar = schedule.alpha_bar[-1].to(x_0.device)
     constant = -alpha_bar - torch.log1p(-alpha_bar)
-    return 0.5 * _sum(alpha_bar * x_0.double().square() + constant)
+    return 0.5 * _sum(alpha_bar * x_0.square() + constant)
 
 
 def reverse_variances(schedule: Schedule, reverse_variance: str) -> Tensor:
@@ -160,7 +165,9 @@ def step_term(
     Parameters
     ----------
     denoiser : Denoiser
-        Asked for ``"eps"`` at :math:`x_t`.
+        Asked at :math:`x_t` for what it predicts by itself
+        (`evidence.diffusion.prediction.native`). For x_0 and v the error has another weight, that
+        of `step_weight`, and the same value.
     x_0, eps : Tensor
         Data and standard normal noise, both of shape ``(batch, ...)``.
     schedule : Schedule
@@ -186,10 +193,11 @@ def step_term(
     schedule.check_steps(t, first=2, why="the term of step 1 is L_0, the reconstruction term")
     _check_data(x_0)
     t = t.cpu() if isinstance(t, Tensor) else t
+    prediction = native(denoiser)
     error = _squared_error(denoiser, x_0, schedule, t, eps, label)
     # As a function of t alone, so it may be looked up before it is multiplied.
     ratio = schedule.posterior_variance / variance
-    weight = _of_eps(schedule) * ratio
+    weight = _weights(schedule)[prediction] * ratio
     constant = 0.5 * (ratio - 1 - ratio.log())
     dim = x_0[0].numel()
     return weight[t].to(error) * error + dim * constant[t].to(error)
@@ -228,14 +236,7 @@ def step_weight(schedule: Schedule, t: int | Tensor, prediction: str) -> Tensor:
     """
     check_prediction("prediction", prediction)
     schedule.check_steps(t, first=2, why="the weight of step 1 is infinite, and its term is L_0")
-    of_eps, variance = _of_eps(schedule), schedule.sigma_squared
-    weights = {
-        "x_0": of_eps * schedule.snr,
-        "eps": of_eps,
-        "v": of_eps * schedule.alpha_bar,
-        "score": of_eps * variance,
-    }
-    return weights[prediction][t]
+    return _weights(schedule)[prediction][t]
 
 
 class Decoder(Protocol):
@@ -269,7 +270,7 @@ class GaussianDecoder:
 
     def distribution(self, x_0_hat: Tensor, schedule: Schedule) -> Normal:
         r"""Return :math:`p_\theta(x_0 \mid x_1)`."""
-        mu = x_0_hat.double()
+        mu = as_double(x_0_hat)
         return Normal(mu, _decoder_sigma(self.sigma, schedule, mu))
 
 
@@ -300,9 +301,20 @@ class DiscretizedGaussianDecoder:
         check_levels(self.levels)
         _check_sigma(self.sigma)
 
+    def check_data(self, x_0: Tensor) -> None:
+        """Raise a ValueError if an element of the data is none of the levels."""
+        is_level = DiscretizedGaussian(x_0, 1.0, self.levels).support.check(as_double(x_0))
+        if not is_level.all():
+            bad = x_0.flatten()[(~is_level).flatten().nonzero()[0].to(x_0.device)].item()
+            raise ValueError(
+                f"x_0: expected {self.levels} levels from -1 to 1, as of k = 0 to "
+                f"{self.levels - 1} by 2 k / {self.levels - 1} - 1, got {bad:g} among numbers from "
+                f"{x_0.min().item():g} to {x_0.max().item():g}"
+            )
+
     def distribution(self, x_0_hat: Tensor, schedule: Schedule) -> DiscretizedGaussian:
         r"""Return :math:`P_\theta(x_0 \mid x_1)`; it refuses data that are no levels."""
-        mu = x_0_hat.double()
+        mu = as_double(x_0_hat)
         return DiscretizedGaussian(mu, _decoder_sigma(self.sigma, schedule, mu), self.levels)
 
 
@@ -343,10 +355,10 @@ def reconstruction_term(
     ValueError
         If shapes do not fit, or the decoder refuses the data.
     """
-    _check_data(x_0)
+    _check_data(x_0, decoder)
     x_1 = diffuse(x_0, eps, schedule, 1)
     x_0_hat = denoiser.predict(x_1, schedule.log_snr[1], "x_0", **_labelled(label))
-    return -_sum(decoder.distribution(x_0_hat, schedule).log_prob(x_0.double()))
+    return -_sum(decoder.distribution(x_0_hat, schedule).log_prob(as_double(x_0)))
 
 
 def elbo(
@@ -396,12 +408,12 @@ def elbo(
     TypeError, ValueError
         If an argument is not as above.
     """
-    _check_data(x_0)
-    _check_num_times(num_times)
+    _check_data(x_0, decoder)
+    num_times = _whole_num_times(num_times)
     # A chain of one step has no term to look up, but a wrong name is wrong there too.
     reverse_variances(schedule, reverse_variance)
     batch, num_terms = len(x_0), schedule.num_steps - 1
-    steps = torch.zeros(batch, dtype=torch.float64, device=x_0.device)
+    steps = torch.zeros(batch, dtype=torch.float64, device=double_device(x_0.device))
     if num_times is None:
         visits: list[int | Tensor] = list(range(2, schedule.num_steps + 1))
         factor = 1.0
@@ -473,10 +485,10 @@ def continuous_elbo(
     TypeError, ValueError
         If an argument is not as above, or the schedule does not fall.
     """
-    _check_data(x_0)
-    _check_num_times(num_times)
+    _check_data(x_0, decoder)
+    num_times = _whole_num_times(num_times)
     ends = from_log_snr(log_snr_of_time(torch.tensor([0.0, 1.0], dtype=torch.float64)))
-    steps = torch.zeros(len(x_0), dtype=torch.float64, device=x_0.device)
+    steps = torch.zeros(len(x_0), dtype=torch.float64, device=double_device(x_0.device))
     times = stratified_uniform(num_times, generator, shape=(len(x_0),), dtype=torch.float64)
     for tau in times:
         level, slope = with_slope(log_snr_of_time, tau)
@@ -524,7 +536,8 @@ def bits_per_dim(
     ValueError
         If an argument is not as above.
     """
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+    number = as_whole_number(dim)
+    if number is None or number < 1:
         raise ValueError(f"dim = {dim!r}; accepted are ints from 1")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"low = {low!r}, high = {high!r}; accepted are finite, low < high")
@@ -532,7 +545,7 @@ def bits_per_dim(
     if levels is not None:
         check_levels(levels)
         constant = math.log2(levels / (high - low))
-    return nats / (dim * math.log(2)) + constant
+    return nats / (number * math.log(2)) + constant
 
 
 class DiscretizedGaussian(Discretized):
@@ -565,11 +578,20 @@ class DiscretizedGaussian(Discretized):
         return log_ndtr(right), about, log_ndtr(-left)
 
 
-def _of_eps(schedule: Schedule) -> Tensor:
-    """Return the weights of the squared error of eps, ``(T + 1,)``: nan at 0, infinite at 1."""
+def _weights(schedule: Schedule) -> dict[str, Tensor]:
+    """Return the weights of squared errors, ``(T + 1,)`` each: nan at 0, infinite at 1."""
     # As a difference of log-SNR: in the ratio of two SNR what they differ by would be rounded off.
-    weights = 0.5 * torch.expm1(-schedule.log_snr.diff())
-    return torch.cat([torch.full_like(weights[:1], math.nan), weights])
+    rise = -schedule.log_snr.diff()
+    nothing = torch.full_like(rise[:1], math.nan)
+    of_eps = torch.cat([nothing, 0.5 * torch.expm1(rise)])
+    # From the SNR before, because the ratio to the one behind may be too large for any number.
+    of_x_0 = torch.cat([nothing, 0.5 * schedule.snr[:-1] * -torch.expm1(-rise)])
+    return {
+        "x_0": of_x_0,
+        "eps": of_eps,
+        "v": of_x_0 * schedule.sigma_squared,
+        "score": of_eps * schedule.sigma_squared,
+    }
 
 
 def _squared_error(
@@ -581,17 +603,38 @@ def _squared_error(
     label: Tensor | None,
 ) -> Tensor:
     x_t = diffuse(x_0, eps, schedule, t)
-    level = schedule.log_snr[t].to(x_0.device)
-    return _sum((eps - denoiser.predict(x_t, level, "eps", **_labelled(label))).square())
+    a, sigma = at_step(schedule.sqrt_alpha_bar, t, x_0), at_step(schedule.sigma, t, x_0)
+    return _error(denoiser, x_0, eps, x_t, schedule.log_snr[t], a, sigma, label)
 
 
 def _error_at(
     denoiser: Denoiser, x_0: Tensor, log_snr: Tensor, eps: Tensor, label: Tensor | None
 ) -> Tensor:
+    """Return the squared error of eps, by way of what the denoiser predicts by itself."""
     level = log_snr.reshape(-1, *[1] * (x_0.ndim - 1))
-    a, sigma = torch.sigmoid(level).sqrt().to(x_0), torch.sigmoid(-level).sqrt().to(x_0)
-    eps_hat = denoiser.predict(a * x_0 + sigma * eps, log_snr, "eps", **_labelled(label))
-    return _sum((eps - eps_hat).square())
+    a = like(torch.sigmoid(level).sqrt(), x_0)
+    sigma = like(torch.sigmoid(-level).sqrt(), x_0)
+    x_t = a * x_0 + sigma * eps
+    error = _error(denoiser, x_0, eps, x_t, log_snr, a, sigma, label)
+    return error * eps_error_for(native(denoiser), log_snr).to(error)
+
+
+def _error(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    eps: Tensor,
+    x_t: Tensor,
+    log_snr: Tensor,
+    a: Tensor,
+    sigma: Tensor,
+    label: Tensor | None,
+) -> Tensor:
+    """Return the squared error of what the denoiser predicts by itself, for each datum."""
+    prediction = native(denoiser)
+    true = {"eps": eps, "x_0": x_0}.get(prediction)
+    if true is None:
+        true = a * eps - sigma * x_0
+    return _sum((true - denoiser.predict(x_t, log_snr, prediction, **_labelled(label))).square())
 
 
 def _labelled(label: Tensor | None) -> dict[str, Any]:
@@ -600,6 +643,8 @@ def _labelled(label: Tensor | None) -> dict[str, Any]:
 
 
 def _sum(values: Tensor) -> Tensor:
+    if double_device(values.device) != values.device:
+        values = as_double(values)
     return values.flatten(1).sum(1, dtype=torch.float64)
 
 
@@ -616,19 +661,20 @@ def _decoder_sigma(sigma: float | None, schedule: Schedule, x: Tensor) -> Tensor
     )
 
 
-def _check_data(x_0: Tensor) -> None:
-    if x_0.ndim < 2 or len(x_0) == 0:
-        raise ValueError(
-            f"x_0 has shape {tuple(x_0.shape)}; accepted is (batch, ...) with at least one datum "
-            "and one more dimension"
-        )
+def _check_data(x_0: Tensor, decoder: Decoder | None = None) -> None:
+    check_data("x_0", x_0, least_dims=2)
+    # A decoder of one's own need not have the method: it may still refuse data in its log_prob.
+    if decoder is not None and hasattr(decoder, "check_data"):
+        decoder.check_data(x_0)
 
 
-def _check_num_times(num_times: int | None) -> None:
-    if num_times is not None and (
-        isinstance(num_times, bool) or not isinstance(num_times, int) or num_times < 1
-    ):
+def _whole_num_times(num_times: int | None) -> int | None:
+    if num_times is None:
+        return None
+    number = as_whole_number(num_times)
+    if number is None or number < 1:
         raise ValueError(f"num_times = {num_times!r}; accepted are ints from 1")
+    return number
 
 
 def _check_sigma(sigma: float | None) -> None:

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from evidence.diffusion.arguments import as_whole_number
 from evidence.diffusion.exact import MixtureData
 
 __all__ = ["mixture", "moons", "shape", "spiral"]
@@ -119,7 +120,8 @@ def _scaled(
 
 
 def _check(n: int, noise: float) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    number = as_whole_number(n)
+    if number is None or number < 1:
         raise ValueError(f"n = {n!r}; accepted are ints from 1")
     if not (noise >= 0 and math.isfinite(noise)):
         raise ValueError(f"noise = {noise!r}; accepted are numbers that are not negative")

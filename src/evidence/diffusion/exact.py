@@ -55,6 +55,8 @@ class MixtureData:
         If a shape or a value is not as above.
     """
 
+    prediction = "v"  # known to full precision at every noise level, as x_0 and eps are
+
     def __init__(self, weights: Tensor, means: Tensor, covs: Tensor) -> None:
         for name, value in (("weights", weights), ("means", means), ("covs", covs)):
             _check_float64(name, value)
@@ -249,7 +251,7 @@ class MixtureData:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return a, sigma, x_t - a mu_k and the variances of x_t along the axes of C_k."""
         self._check_x("x_t", x_t)
-        level = log_snr_for(log_snr, x_t).reshape(-1, 1, 1)
+        level = log_snr_for(log_snr, x_t).reshape(-1, 1, 1).to(x_t.device)
         a, sigma = torch.exp(logsigmoid(level) / 2), torch.exp(logsigmoid(-level) / 2)
         away = x_t[:, None, :] - a * self.means
         y = torch.einsum("...ki,kij->...kj", away, self._axes)
@@ -299,6 +301,8 @@ class GaussianData:
     ValueError
         If a shape or a value is not as above.
     """
+
+    prediction = "v"  # as of `MixtureData`
 
     def __init__(self, mean: Tensor, cov: Tensor) -> None:
         for name, value, ndim in (("mean", mean, 1), ("cov", cov, 2)):

@@ -25,9 +25,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from evidence.diffusion.losses import check_label_dropout, hide_labels
-from evidence.diffusion.prediction import Denoiser, convert, log_snr_for
+from evidence.diffusion.arguments import as_whole_number, check_data
+from evidence.diffusion.losses import check_label_dropout, data_and_label, hide_labels
+from evidence.diffusion.networks import NO_LABEL
+from evidence.diffusion.prediction import (
+    Denoiser,
+    check_trained_with_label,
+    check_trained_without_label,
+    convert,
+    log_snr_for,
+    note_labels,
+    register_label_record,
+)
 from evidence.diffusion.schedule import stratified_uniform
+from evidence.precision import like, on_cpu
 
 if TYPE_CHECKING:
     from evidence.diffusion.exact import MixtureData
@@ -71,6 +82,12 @@ def straight_path(x_0: Tensor, eps: Tensor, tau: float | Tensor) -> Tensor:
     ValueError
         If tau is out of range or has another shape.
     """
+    check_data("x_0", x_0)
+    if eps.shape != x_0.shape or eps.dtype != x_0.dtype:
+        raise ValueError(
+            f"eps: expected the shape and dtype of x_0, {tuple(x_0.shape)} and {x_0.dtype}, got "
+            f"{tuple(eps.shape)} and {eps.dtype}"
+        )
     tau = _over_events(_check_tau(tau, x_0), x_0)
     return (1 - tau) * x_0 + tau * eps
 
@@ -145,8 +162,8 @@ def exact_velocity(data: MixtureData, x: Tensor, tau: float | Tensor) -> Tensor:
     ValueError
         If tau is out of range or has another shape.
     """
-    tau = _check_tau(tau, x).to(x).reshape(-1, 1, 1)
-    weights, means, covs = (part.to(x) for part in (data.weights, data.means, data.covs))
+    tau = like(_check_tau(tau, x), x).reshape(-1, 1, 1)
+    weights, means, covs = (like(part, x) for part in (data.weights, data.means, data.covs))
     identity = torch.eye(means.shape[1]).to(x)
     cov_x = ((1 - tau) ** 2)[..., None] * covs + (tau**2)[..., None] * identity
     cov_u_x = tau[..., None] * identity - (1 - tau)[..., None] * covs
@@ -166,17 +183,25 @@ class FlowNetwork(nn.Module):
     network : nn.Module
         Called as ``network(x, time (batch,))``, with ``label=`` if there are labels; returns the
         shape of x. Its second argument is `TIME_SPAN` (1 - 2 tau).
+
+    Attributes
+    ----------
+    trained_with_label, trained_without_label : Tensor
+        Whether `flow_loss` has trained it so; stored with the weights.
     """
+
+    prediction = "v"
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        register_label_record(self)
 
     def forward(self, x: Tensor, tau: float | Tensor, label: Tensor | None = None) -> Tensor:
         """Return the velocity at states ``(batch, ...)`` and times in [0, 1], ends included."""
         tau = _check_tau(tau, x).expand(len(x))
         extra = {} if label is None else {"label": label}
-        return self.network(x, (TIME_SPAN * (1 - 2 * tau)).to(x), **extra)
+        return self.network(x, like(TIME_SPAN * (1 - 2 * tau), x), **extra)
 
     def predict(
         self,
@@ -204,6 +229,7 @@ class FlowNetwork(nn.Module):
         Tensor
             Shape ``(batch, ...)``.
         """
+        (check_trained_without_label if label is None else check_trained_with_label)(self)
         tau = tau_at(log_snr_for(log_snr, x_t))
         if tau.ndim:
             tau = tau.flatten()
@@ -247,15 +273,16 @@ def flow_loss(
 
     Raises
     ------
-    ValueError
-        If `label_dropout` is no probability.
+    TypeError, ValueError
+        If `label_dropout` is no probability, or the data or labels are refused.
     """
     check_label_dropout(label_dropout)
-    x_0, label = batch if isinstance(batch, tuple) else (batch, None)
+    x_0, label = data_and_label(batch)
     tau = stratified_uniform(len(x_0), generator, dtype=x_0.dtype)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     if label is not None:
         label = hide_labels(label, label_dropout, generator, x_0.dtype)
+    note_labels(model, label, NO_LABEL)
     u_hat = model(straight_path(x_0, eps, tau), tau, label)
     return (eps - x_0 - u_hat).square().flatten(1).sum(1).mean()
 
@@ -301,8 +328,10 @@ def integrate(
     ValueError
         If an argument is out of range.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+    number = as_whole_number(steps)
+    if number is None or number < 1:
         raise ValueError(f"steps is {steps!r}; accepted is a whole number, 1 or more")
+    check_data("x", x)
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; accepted are {', '.join(METHODS)}")
     for name, value in (("start", start), ("stop", stop)):
@@ -310,7 +339,7 @@ def integrate(
             raise ValueError(f"{name} is {value!r}; accepted is a number in [0, 1]")
     if start == stop:
         raise ValueError(f"start and stop are both {start!r}; accepted are two different times")
-    taus = torch.linspace(start, stop, steps + 1, dtype=torch.float64).tolist()
+    taus = torch.linspace(start, stop, number + 1, dtype=torch.float64).tolist()
     states = [x]
     for tau, tau_next in pairwise(taus):
         slope = velocity(x, tau)
@@ -330,7 +359,7 @@ def _scales(tau: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _check_tau(tau: float | Tensor, x: Tensor) -> Tensor:
-    tau = torch.as_tensor(tau, dtype=torch.float64, device=x.device)
+    tau = on_cpu(tau)
     if tau.shape not in ((), x.shape[:1]):
         raise ValueError(
             f"tau has shape {tuple(tau.shape)}; accepted is a scalar or {tuple(x.shape[:1])}"
@@ -343,5 +372,5 @@ def _check_tau(tau: float | Tensor, x: Tensor) -> Tensor:
 
 
 def _over_events(tau: Tensor, x: Tensor) -> Tensor:
-    tau = tau.to(x)
+    tau = like(tau, x)
     return tau.reshape(-1, *[1] * (x.ndim - 1)) if tau.ndim else tau

@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from evidence.diffusion.prediction import Denoiser
+from evidence.diffusion.arguments import as_whole_number
+from evidence.diffusion.prediction import (
+    Denoiser,
+    check_trained_with_label,
+    check_trained_without_label,
+    native,
+)
 
 if TYPE_CHECKING:
     from evidence.diffusion.exact import MixtureData
@@ -35,7 +41,8 @@ class Guided:
     r"""A denoiser led towards a label, to be given to any sampler.
 
     Whatever is wanted, eps, x_0, v or the score, is mixed in the same way: each is an affine
-    function of the others at a given x_t, and the weights 1 - w and w sum to 1.
+    function of the others at a given x_t, and the weights 1 - w and w sum to 1. Samplers ask it for
+    what the denoiser itself predicts (`evidence.diffusion.prediction.native`).
 
     Parameters
     ----------
@@ -49,7 +56,8 @@ class Guided:
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or of the wrong kind, or the weight needs predictions, with
+        a label or without, for which the denoiser was never trained.
     """
 
     def __init__(self, denoiser: Denoiser, label: int | Tensor, weight: float) -> None:
@@ -59,13 +67,22 @@ class Guided:
                     f"label has shape {tuple(label.shape)} and dtype {label.dtype}; accepted are "
                     "an int and an int64 tensor (batch,)"
                 )
-        elif isinstance(label, bool) or not isinstance(label, int):
+        elif as_whole_number(label) is None:
             raise TypeError(f"label is {label!r}; accepted are an int and an int64 tensor (batch,)")
         if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
             raise ValueError(f"weight is {weight!r}; accepted is a finite number")
+        if weight != 1:
+            check_trained_without_label(denoiser)
+        if weight != 0:
+            check_trained_with_label(denoiser)
         self.denoiser = denoiser
-        self.label = torch.as_tensor(label)
+        self.label = torch.as_tensor(label, dtype=torch.int64)
         self.weight = float(weight)
+
+    @property
+    def prediction(self) -> str:
+        """What it is best asked for."""
+        return native(self.denoiser)
 
     def predict(
         self,
@@ -148,7 +165,8 @@ def log_sharpened(
         If there is no such label.
     """
     num_labels = len(data.weights)
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < num_labels:
+    number = as_whole_number(label)
+    if number is None or not 0 <= number < num_labels:
         raise ValueError(f"label is {label!r}; accepted are 0 to {num_labels - 1}")
     noised = data.noised(log_snr)
     # From log densities, not from the posterior: that is 0 in floating point where w log p is not.

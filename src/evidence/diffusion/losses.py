@@ -11,13 +11,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from evidence.diffusion.arguments import check_data
 from evidence.diffusion.networks import NO_LABEL
-from evidence.diffusion.prediction import NetworkDenoiser
+from evidence.diffusion.prediction import NetworkDenoiser, eps_error_for, note_labels
 from evidence.diffusion.schedule import LogSNROfTime, Schedule, stratified_uniform, with_slope
+from evidence.precision import as_double, like, on_cpu
 
 __all__ = ["denoising_loss"]
 
 WEIGHTINGS = ("simple", "elbo")
+
+LARGE = 100.0
+"""Data of this size are raw ones, unless the noise at the end of the chain covers them too."""
 
 
 def denoising_loss(
@@ -79,9 +84,12 @@ def denoising_loss(
 
     Raises
     ------
+    TypeError
+        If x_0 is not of floating point, or a label not int64.
     ValueError
-        If neither or both of the noise levels are given, a setting is unknown, or for ``"elbo"``
-        the log-SNR does not fall.
+        If neither or both of the noise levels are given, a setting is unknown, for ``"elbo"`` the
+        log-SNR does not fall, a shape does not fit, x_0 has an element that is not finite, or is
+        so large that the noise at the end does not cover it.
     """
     if (log_snr_of_time is None) == (schedule is None):
         given = "neither" if schedule is None else "both"
@@ -89,16 +97,19 @@ def denoising_loss(
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting is {weighting!r}; accepted are 'simple' and 'elbo'")
     check_label_dropout(label_dropout)
-    x_0, label = batch if isinstance(batch, tuple) else (batch, None)
+    x_0, label = data_and_label(batch)
+    _check_size(x_0, log_snr_of_time, schedule)
     tau = stratified_uniform(len(x_0), generator, dtype=torch.float64)
+    # Half precision has too few digits for a time.
+    time_dtype = torch.promote_types(x_0.dtype, torch.float32)
     if schedule is not None:
         log_snr, eps_weight = _at_steps(schedule, tau)
     elif weighting == "elbo":
-        log_snr, slope = with_slope(log_snr_of_time, tau.to(x_0.dtype))
-        eps_weight = -slope.detach().to(x_0.device) / 2
+        log_snr, slope = with_slope(log_snr_of_time, tau.to(time_dtype))
+        eps_weight = -slope.detach() / 2
     else:
-        log_snr = log_snr_of_time(tau.to(x_0.dtype))
-    log_snr = log_snr.detach().to(x_0)
+        log_snr = log_snr_of_time(tau.to(time_dtype))
+    log_snr = like(log_snr.detach(), x_0)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     over_data = (-1,) + (1,) * (x_0.ndim - 1)
     signal = torch.sigmoid(log_snr).sqrt().view(over_data)
@@ -106,6 +117,7 @@ def denoising_loss(
     x_t = signal * x_0 + noise * eps
     if label is not None:
         label = hide_labels(label, label_dropout, generator, x_0.dtype)
+    note_labels(model, label, NO_LABEL)
 
     inputs = (x_t, log_snr) if label is None else (x_t, log_snr, label)
     predicted = model.network(*inputs)
@@ -115,11 +127,51 @@ def denoising_loss(
     error = (predicted - target).square().flatten(1).sum(1)
     if weighting == "simple":
         return error.mean()
-    return (
-        (error.double() * eps_weight * _eps_error_for(model.prediction, log_snr))
-        .mean()
-        .to(error.dtype)
-    )
+    error_64 = as_double(error)
+    of_eps = eps_error_for(model.prediction, log_snr).to(error_64.device)
+    return like((error_64 * eps_weight.to(error_64.device) * of_eps).mean(), error)
+
+
+def data_and_label(batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Return x_0 and the labels of a batch, or None for them; refuse what cannot be noised."""
+    if isinstance(batch, tuple) and len(batch) != 2:
+        raise ValueError(f"batch: expected x_0, or x_0 and labels, got a tuple of {len(batch)}")
+    x_0, label = batch if isinstance(batch, tuple) else (batch, None)
+    check_data("x_0", x_0)
+    if label is not None:
+        if not isinstance(label, Tensor) or label.dtype != torch.int64:
+            kind = label.dtype if isinstance(label, Tensor) else repr(label)
+            raise TypeError(f"label: expected an int64 tensor (batch,), got {kind}")
+        if label.shape != x_0.shape[:1]:
+            raise ValueError(
+                f"label: expected the shape {tuple(x_0.shape[:1])}, one for each x_0, got "
+                f"{tuple(label.shape)}"
+            )
+    return x_0, label
+
+
+def _check_size(
+    x_0: Tensor, log_snr_of_time: LogSNROfTime | None, schedule: Schedule | None
+) -> None:
+    """Raise a ValueError if the noise at the end leaves raw data as they are.
+
+    A chain whose end is not N(0, I) trains without complaint, and samples start elsewhere.
+    """
+    largest = x_0.detach().abs().max().item()
+    if largest <= LARGE:
+        return
+    if schedule is not None:
+        lowest = schedule.log_snr[-1].detach()
+    else:
+        with torch.no_grad():
+            lowest = on_cpu(log_snr_of_time(torch.ones(1, dtype=torch.float64)))[0]
+    left = torch.sigmoid(lowest).sqrt().item() * largest
+    if left > 1:
+        raise ValueError(
+            f"x_0: expected data of about unit size, got a number of size {largest:g}, of which "
+            f"{left:.3g} is left beside noise of variance 1 at the lowest log-SNR, "
+            f"{lowest.item():g}; scale the data (grey levels from 0 to 255: x / 127.5 - 1)"
+        )
 
 
 def check_label_dropout(label_dropout: float) -> None:
@@ -146,14 +198,3 @@ def _at_steps(schedule: Schedule, tau: Tensor) -> tuple[Tensor, Tensor]:
     # SNR_{t-1} / SNR_t - 1, from logarithms: their difference keeps its digits where both are large
     ratio = torch.expm1(schedule.log_snr.to(tau.device)[t - 1] - log_snr)
     return log_snr, schedule.num_steps / 2 * torch.where(t == 1, 1.0, ratio)
-
-
-def _eps_error_for(prediction: str, log_snr: Tensor) -> Tensor:
-    """Return the squared error of eps for a squared error of 1 of what is predicted."""
-    match prediction:
-        case "eps":
-            return torch.ones_like(log_snr)
-        case "x_0":
-            return torch.exp(log_snr)
-        case _:
-            return torch.sigmoid(log_snr)

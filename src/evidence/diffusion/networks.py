@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from evidence.diffusion.arguments import as_whole_number
 from evidence.models import linear
 
 __all__ = ["NO_LABEL", "ImageNetwork", "VectorNetwork", "time_embedding"]
@@ -50,9 +51,10 @@ def time_embedding(log_snr: Tensor, dim: int) -> Tensor:
     """
     if log_snr.ndim != 1:
         raise ValueError(f"log_snr has shape {tuple(log_snr.shape)}; accepted is (batch,)")
-    if type(dim) is not int or dim < 4 or dim % 2:
+    number = as_whole_number(dim)
+    if number is None or number < 4 or number % 2:
         raise ValueError(f"dim is {dim!r}; accepted are even whole numbers from 4")
-    exponent = torch.linspace(0, 1, dim // 2, dtype=log_snr.dtype, device=log_snr.device)
+    exponent = torch.linspace(0, 1, number // 2, dtype=log_snr.dtype, device=log_snr.device)
     period = LONGEST_PERIOD * (SHORTEST_PERIOD / LONGEST_PERIOD) ** exponent
     angle = log_snr[:, None] * (2 * math.pi / period)
     return torch.cat([angle.sin(), angle.cos()], dim=1)
@@ -189,8 +191,8 @@ class ImageNetwork(nn.Module):
     ----------
     channels : int
         Of the images.
-    size : int
-        Their height and width in pixels.
+    size : int or pair of int
+        Their height and width in pixels; one number for square images.
     hidden, blocks, num_labels, condition, dtype, seed
         As of `VectorNetwork`, which it is inside.
 
@@ -203,7 +205,7 @@ class ImageNetwork(nn.Module):
     def __init__(
         self,
         channels: int = 1,
-        size: int = 28,
+        size: int | tuple[int, int] = 28,
         hidden: int = 512,
         blocks: int = 2,
         *,
@@ -213,10 +215,11 @@ class ImageNetwork(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_sizes(channels=channels, size=size)
-        self.shape = (channels, size, size)
+        height, width = _height_and_width(size)
+        _check_sizes(channels=channels)
+        self.shape = (channels, height, width)
         self.pixels = VectorNetwork(
-            channels * size**2,
+            channels * height * width,
             hidden,
             blocks,
             num_labels=num_labels,
@@ -235,7 +238,18 @@ class ImageNetwork(nn.Module):
         return self.pixels(x_t.flatten(1), log_snr, label).view_as(x_t)
 
 
+def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    numbers = [as_whole_number(side) for side in sides]
+    if len(sides) != 2 or any(number is None or number < 1 for number in numbers):
+        raise ValueError(
+            f"size is {size!r}; accepted are whole numbers from 1: one, or a pair (height, width)"
+        )
+    return numbers[0], numbers[1]
+
+
 def _check_sizes(at_least: int = 1, **sizes: int) -> None:
     for name, size in sizes.items():
-        if type(size) is not int or size < at_least:
+        number = as_whole_number(size)
+        if number is None or number < at_least:
             raise ValueError(f"{name} is {size!r}; accepted are whole numbers from {at_least}")

@@ -8,7 +8,8 @@ r"""The forward chain: densities that add noise, and the one that undoes a step 
 
 All densities are `torch.distributions.Normal` of the shape of x, one for each coordinate; sum their
 log-densities over the coordinates. Data have shape ``(batch, ...)``; t is a step, or one for each
-datum. Coefficients are computed in float64 and applied in the dtype of x.
+datum. Coefficients are computed in float64 and applied in the dtype of x. Data that are not of
+floating point, or not finite, are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from evidence.diffusion.arguments import check_data
 from evidence.diffusion.schedule import Schedule, at_step
 
 __all__ = ["diffuse", "posterior_coefficients", "q_before", "q_step", "q_x_t"]
@@ -40,6 +42,7 @@ def diffuse(x_0: Tensor, eps: Tensor, schedule: Schedule, t: int | Tensor) -> Te
         If t is not as above, or x_0 and eps have different shapes or dtypes.
     """
     schedule.check_steps(t)
+    check_data("x_0", x_0)
     _check_pair("eps", eps, "x_0", x_0)
     return at_step(schedule.sqrt_alpha_bar, t, x_0) * x_0 + at_step(schedule.sigma, t, x_0) * eps
 
@@ -50,9 +53,10 @@ def q_x_t(x_0: Tensor, schedule: Schedule, t: int | Tensor) -> Normal:
     Raises
     ------
     TypeError, ValueError
-        If t is no such step.
+        If t is no such step, or the data are refused.
     """
     schedule.check_steps(t)
+    check_data("x_0", x_0)
     sigma = at_step(schedule.sigma, t, x_0).expand_as(x_0)
     return Normal(at_step(schedule.sqrt_alpha_bar, t, x_0) * x_0, sigma)
 
@@ -63,9 +67,10 @@ def q_step(x_before: Tensor, schedule: Schedule, t: int | Tensor) -> Normal:
     Raises
     ------
     TypeError, ValueError
-        If t is no such step.
+        If t is no such step, or the data are refused.
     """
     schedule.check_steps(t)
+    check_data("x_before", x_before)
     sigma = at_step(schedule.beta.sqrt(), t, x_before).expand_as(x_before)
     return Normal(at_step(schedule.alpha.sqrt(), t, x_before) * x_before, sigma)
 
@@ -89,6 +94,8 @@ def q_before(x_0: Tensor, x_t: Tensor, schedule: Schedule, t: int | Tensor) -> N
         density is a point, :math:`x_0` itself.
     """
     schedule.check_steps(t, first=2, why="x_0 given x_1 and x_0 is a point, without a density")
+    check_data("x_0", x_0)
+    check_data("x_t", x_t)
     _check_pair("x_t", x_t, "x_0", x_0)
     of_x_0, of_x_t = posterior_coefficients(schedule)
     mu = at_step(of_x_0, t, x_0) * x_0 + at_step(of_x_t, t, x_0) * x_t
@@ -110,6 +117,8 @@ def posterior_coefficients(schedule: Schedule) -> tuple[Tensor, Tensor]:
 
 
 def _check_pair(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor like {other_name}, got {value!r}")
     if value.shape != other.shape:
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}; accepted is that of {other_name}, "

@@ -1,7 +1,7 @@
 r"""Ways from noise to data, for any denoiser, exact or trained; and the likelihood of one of them.
 
 All samplers start at :math:`x_T` and end at :math:`x_0`. They differ in what they do with
-:math:`\hat\varepsilon`, the one thing that they ask the denoiser for:
+:math:`\hat x_0` and :math:`\hat\varepsilon`, of which one gives the other:
 
 ====================  ==========================  ===================  ===========================
 sampler               a step                      draws                error of T steps
@@ -15,6 +15,13 @@ sampler               a step                      draws                error of 
 
 Here :math:`y = x/\sqrt{\bar\alpha}` and :math:`r = \sqrt{(1-\bar\alpha)/\bar\alpha}`, in which the
 probability-flow ODE is :math:`dy/dr = \hat\varepsilon`.
+
+**No digits are lost on the way.** Every step is
+:math:`x_{t-1} = a_{t-1} \hat x_0 + d_t\, \hat\varepsilon + \varsigma_t \varepsilon`, where
+:math:`a = \sqrt{\bar\alpha}`, with coefficients of 1 at most. Of a denoiser that predicts x_0 or v
+both terms are combinations of its prediction and :math:`x_t` that stay bounded at every noise
+level; of one that predicts eps :math:`\hat x_0` divides by :math:`a_t`, and a step is refused in a
+dtype in which that leaves nothing: see `LOST`.
 
 **The last step is not noisy.** From t = 1 all step samplers go to
 :math:`\hat x_0 = (x_1 - \sqrt{1-\bar\alpha_1}\,\hat\varepsilon)/\sqrt{\bar\alpha_1}` and stop.
@@ -38,11 +45,13 @@ from numbers import Real
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from evidence.diffusion.prediction import Denoiser
+from evidence.diffusion.arguments import as_whole_number
+from evidence.diffusion.prediction import Denoiser, native
+from evidence.diffusion.process import posterior_coefficients
 from evidence.diffusion.schedule import Schedule
+from evidence.precision import like, on_cpu
 
 __all__ = [
     "FlowLikelihood",
@@ -57,6 +66,11 @@ __all__ = [
 ]
 
 REVERSE_VARIANCES = ("posterior", "beta")
+LOST = 1 / 8
+"""A step is refused if it would make more than this of what one rounding does to a state of size 1.
+
+For an eps-network that goes to x_0 in one step: from log-SNRs below -7 in bfloat16, -11 in float16,
+-29 in float32 and -69 in float64."""
 NUMBERS_AT_ONCE = 2**18
 """Derivatives are taken for as many vectors together as have about this many elements."""
 
@@ -104,10 +118,12 @@ def ancestral_step(
     Raises
     ------
     ValueError
-        If t is out of range or the variance has another name.
+        If t is out of range, the variance has another name, or in the dtype of x_t this step has no
+        digits left (see `LOST`).
     """
     _check_t(t, schedule)
     keep, of_eps_hat, noise = _ancestral_coefficients(schedule, reverse_variance)
+    _check_digits(keep[t], t, schedule, x_t.dtype)
     mean = keep[t] * x_t + of_eps_hat[t] * eps_hat
     return mean if t == 1 else mean + noise[t] * eps
 
@@ -146,10 +162,12 @@ def ddim_step(
     ------
     ValueError
         If t is out of range, if eta is negative or so large that the second root has no real
-        value, or if noise is needed and not given.
+        value, if noise is needed and not given, or if in the dtype of x_t this step has no digits
+        left (see `LOST`).
     """
     _check_t(t, schedule)
     keep, of_eps_hat, noise = _ddim_coefficients(schedule, eta)
+    _check_digits(keep[t], t, schedule, x_t.dtype)
     x_before = keep[t] * x_t + of_eps_hat[t] * eps_hat
     if noise[t] == 0:
         return x_before
@@ -176,7 +194,8 @@ def ancestral(
     Parameters
     ----------
     denoiser : Denoiser
-        Asked once a step for eps.
+        Asked once a step, for what it predicts by itself
+        (`evidence.diffusion.prediction.native`).
     x_T : Tensor or sequence of int
         The start, ``(batch, ...)``, of floating point; or a shape, and the start is drawn from
         N(0, I) in torch's default dtype.
@@ -197,11 +216,14 @@ def ancestral(
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or of the wrong kind, or a step of an eps-network would have
+        no digits left in the dtype of x_T (see `LOST`).
+    ArithmeticError
+        If what comes out is not finite.
     """
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator is {generator!r}; accepted is a torch.Generator")
-    coefficients = _ancestral_coefficients(schedule, reverse_variance)
+    coefficients = _ancestral_coefficients(schedule, reverse_variance, native(denoiser))
     start = x_T if isinstance(x_T, Tensor) else _noise_of_shape(x_T, generator)
     return _walk(denoiser, start, schedule, coefficients, generator, trajectory)
 
@@ -224,7 +246,8 @@ def ddim(
     Parameters
     ----------
     denoiser : Denoiser
-        Asked once a step for eps.
+        Asked once a step, for what it predicts by itself
+        (`evidence.diffusion.prediction.native`).
     x_T : Tensor
         The start, ``(batch, ...)``, of floating point.
     schedule : Schedule
@@ -244,9 +267,12 @@ def ddim(
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind, or if eta > 0 without a generator.
+        If an argument is out of range or of the wrong kind, if eta > 0 without a generator, or if a
+        step of an eps-network would have no digits left in the dtype of x_T (see `LOST`).
+    ArithmeticError
+        If what comes out is not finite.
     """
-    coefficients = _ddim_coefficients(schedule, eta)
+    coefficients = _ddim_coefficients(schedule, eta, native(denoiser))
     if eta > 0 and not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator is {generator!r}; with eta = {eta:g} accepted is a torch.Generator"
@@ -268,7 +294,8 @@ def heun(
     Parameters
     ----------
     denoiser : Denoiser
-        Asked for eps 2 T - 1 times.
+        Asked 2 T - 1 times, for what it predicts by itself
+        (`evidence.diffusion.prediction.native`).
     x_T : Tensor
         The start, ``(batch, ...)``, of floating point.
     schedule : Schedule
@@ -284,22 +311,45 @@ def heun(
     Raises
     ------
     ValueError, TypeError
-        If an argument is of the wrong kind.
+        If an argument is of the wrong kind, or a step would have no digits left in the dtype of
+        x_T (see `LOST`): Heun's rule multiplies differences between two noise levels by the ratio
+        of their r, whatever the denoiser predicts.
+    ArithmeticError
+        If what comes out is not finite.
     """
-    keep, of_eps_hat, _ = _ddim_coefficients(schedule, 0.0)
+    prediction = native(denoiser)
+    keep, of_hat, _ = _ddim_coefficients(schedule, 0.0, prediction)
     _check_state("x_T", x_T)
+    _check_chain(keep, prediction, schedule, x_T.dtype)
     log_snr = schedule.log_snr
+    # The second slope moves Euler's step by this multiple of the change of x_0 hat from its start
+    # to its end, as eps hat changes there by 1 / r times as much, the other way.
+    gaps = torch.expm1((log_snr.roll(1) - log_snr) / 2)
+    of_change = (schedule.sqrt_alpha_bar.roll(1) / 2 * gaps).tolist()
+    a, sigma = schedule.sqrt_alpha_bar.tolist(), schedule.sigma.tolist()
+    if prediction != "eps":
+        for t in range(2, schedule.num_steps + 1):
+            _check_digits(of_change[t], t, schedule, x_T.dtype, "Heun's rule for this step")
+
+    def x_0_hat(x: Tensor, hat: Tensor, t: int) -> Tensor:
+        return hat if prediction == "x_0" else a[t] * x - sigma[t] * hat
+
     x = x_T
     states = [x]
     for t in range(schedule.num_steps, 0, -1):
-        slope = _eps(denoiser, x, log_snr[t])
-        x_before = keep[t] * x + of_eps_hat[t] * slope
+        hat = _ask(denoiser, x, log_snr[t], prediction)
+        x_before = keep[t] * x + of_hat[t] * hat
         if t > 1:
-            slope_there = _eps(denoiser, x_before, log_snr[t - 1])
-            x_before = keep[t] * x + of_eps_hat[t] * (slope + slope_there) / 2
+            hat_there = _ask(denoiser, x_before, log_snr[t - 1], prediction)
+            if prediction == "eps":
+                x_before = keep[t] * x + of_hat[t] * (hat + hat_there) / 2
+            else:
+                change = x_0_hat(x_before, hat_there, t - 1) - x_0_hat(x, hat, t)
+                x_before = x_before + of_change[t] * change
         x = x_before
         if trajectory:
             states.append(x)
+    _check_result(x)
     return torch.stack(states[::-1]) if trajectory else x
 
 
@@ -313,12 +363,14 @@ def ode_velocity(denoiser: Denoiser, x: Tensor, log_snr: Tensor) -> Tensor:
         = \frac{\sigma^2}2 (x + s), \qquad \sigma^2 = 1 - \bar\alpha = \mathrm{sigmoid}(-\lambda)
 
     It is the ODE of `ddim` and `heun` (arXiv 2011.13456, equation 13), in a time in which the state
-    stays of the size of the data. It is zero at standard normal data.
+    stays of the size of the data. It is zero at standard normal data. From x_0 and v it is
+    :math:`\frac a2 (\hat x_0 - a x)` and :math:`-\frac{a \sigma}2 \hat v`, with
+    :math:`a = \sqrt{\bar\alpha}`.
 
     Parameters
     ----------
     denoiser : Denoiser
-        Asked once for eps.
+        Asked once, for what it predicts by itself (`evidence.diffusion.prediction.native`).
     x : Tensor
         The state, ``(batch, ...)``.
     log_snr : Tensor
@@ -329,8 +381,8 @@ def ode_velocity(denoiser: Denoiser, x: Tensor, log_snr: Tensor) -> Tensor:
     Tensor
         Shape ``(batch, ...)``.
     """
-    sigma = torch.sigmoid(-log_snr).sqrt()
-    return sigma / 2 * (sigma * x - _eps(denoiser, x, log_snr))
+    prediction = native(denoiser)
+    return _velocity(_ask(denoiser, x, log_snr, prediction), x, log_snr, prediction)
 
 
 @torch.no_grad()
@@ -353,7 +405,7 @@ def probability_flow(
     Parameters
     ----------
     denoiser : Denoiser
-        Asked for eps as often as the solver wants.
+        Asked as often as the solver wants, in the dtype of x; the rest is float64.
     x : Tensor
         States at ``log_snr[0]``, ``(batch, ...)``, of floating point.
     log_snr : sequence of float, or Tensor
@@ -383,13 +435,16 @@ def probability_flow(
     """
     _check_state("x", x)
     points = _check_points(log_snr)
+    prediction = native(denoiser)
 
     def slope(time: float, flat: np.ndarray) -> np.ndarray:
-        state = torch.from_numpy(flat).to(x).reshape(x.shape)
-        return _flat(ode_velocity(denoiser, state, torch.tensor(time, dtype=torch.float64)))
+        state = torch.from_numpy(flat).reshape(x.shape)
+        log_snr = torch.tensor(time, dtype=torch.float64)
+        hat = _ask(denoiser, like(state, x), log_snr, prediction)
+        return _flat(_velocity(on_cpu(hat), state, log_snr, prediction))
 
     states, _ = _solve(slope, _flat(x), points, rtol, atol, method)
-    states = torch.from_numpy(states).to(x).reshape(len(points), *x.shape)
+    states = like(torch.from_numpy(states), x).reshape(len(points), *x.shape)
     return states if trajectory else states[-1].clone()
 
 
@@ -490,7 +545,7 @@ def ode_log_likelihood(
         raise ValueError(f"highest is {highest!r}, lowest {lowest!r}; accepted is highest > lowest")
     batch, dim = len(x), math.prod(x.shape[1:])
     if trace == "exact":
-        probes = torch.eye(dim).to(x).reshape(dim, 1, *x.shape[1:]).expand(dim, *x.shape)
+        probes = like(torch.eye(dim), x).reshape(dim, 1, *x.shape[1:]).expand(dim, *x.shape)
     elif trace == "hutchinson":
         probes = _signs(x, num_probes, generator)
     else:
@@ -499,9 +554,9 @@ def ode_log_likelihood(
     columns = 1 if trace == "exact" else num_probes
 
     def slope(time: float, flat: np.ndarray) -> np.ndarray:
-        state = torch.from_numpy(flat[: x.numel()]).to(x).reshape(x.shape)
+        state = torch.from_numpy(flat[: x.numel()]).reshape(x.shape)
         log_snr = torch.tensor(time, dtype=torch.float64)
-        products, velocity = _products(denoiser, state, log_snr, probes)
+        products, velocity = _products(denoiser, state, like(state, x), log_snr, probes)
         rates = products.sum(0, keepdim=True) if trace == "exact" else products
         return np.concatenate([_flat(velocity), _flat(rates)])
 
@@ -516,7 +571,7 @@ def ode_log_likelihood(
         log_prob=log_prior + log_volume,
         log_prior=log_prior,
         log_volume=log_volume,
-        end=end.to(x),
+        end=like(end, x),
         standard_error=None if trace == "exact" else volumes.std(0) / math.sqrt(columns),
         num_evaluations=num_evaluations,
     )
@@ -525,10 +580,12 @@ def ode_log_likelihood(
 # Parts. --------------------------------------------------------------------------------------
 
 Coefficients = tuple[list[float], list[float], list[float]]
-"""Of x_t, of eps_hat and of the noise, each indexed by t: what a step is made of."""
+"""Of x_t, of the prediction and of the noise, each indexed by t: what a step is made of."""
 
 
-def _ancestral_coefficients(schedule: Schedule, reverse_variance: str) -> Coefficients:
+def _ancestral_coefficients(
+    schedule: Schedule, reverse_variance: str, prediction: str = "eps"
+) -> Coefficients:
     _check_schedule(schedule)
     if reverse_variance not in REVERSE_VARIANCES:
         raise ValueError(
@@ -536,12 +593,21 @@ def _ancestral_coefficients(schedule: Schedule, reverse_variance: str) -> Coeffi
         )
     beta = schedule.beta
     variance = schedule.posterior_variance if reverse_variance == "posterior" else beta
-    keep = 1 / schedule.alpha.sqrt()
-    of_eps_hat = -keep * beta / schedule.sigma
-    return keep.tolist(), of_eps_hat.tolist(), _silent_at_one(variance.sqrt())
+    # The mean of q(x_{t-1} | x_t, x_0) at x_0 hat.
+    of_x_0, of_x_t = posterior_coefficients(schedule)
+    match prediction:
+        case "x_0":
+            keep, of_hat = of_x_t, of_x_0
+        case "v":
+            keep = of_x_t + of_x_0 * schedule.sqrt_alpha_bar
+            of_hat = -of_x_0 * schedule.sigma
+        case _:
+            keep = 1 / schedule.alpha.sqrt()
+            of_hat = -keep * beta / schedule.sigma
+    return keep.tolist(), of_hat.tolist(), _silent_at_one(variance.sqrt())
 
 
-def _ddim_coefficients(schedule: Schedule, eta: float) -> Coefficients:
+def _ddim_coefficients(schedule: Schedule, eta: float, prediction: str = "eps") -> Coefficients:
     _check_schedule(schedule)
     if isinstance(eta, bool) or not isinstance(eta, Real) or not 0 <= eta < math.inf:
         raise ValueError(f"eta is {eta!r}; accepted is a finite number, 0 or more")
@@ -557,11 +623,17 @@ def _ddim_coefficients(schedule: Schedule, eta: float) -> Coefficients:
             f"eta is {eta!r}; at t = {t} its noise would have the variance {variance[t]:.3g}, and "
             f"accepted is up to 1 - alpha_bar[{t - 1}] = {noise_before[t]:.3g}"
         )
-    # As Song et al. write it: from the predicted datum and the predicted noise.
-    before = schedule.sqrt_alpha_bar.roll(1)
-    keep = before / schedule.sqrt_alpha_bar
-    of_eps_hat = direction.sqrt() - before * torch.exp(-schedule.log_snr / 2)
-    return keep.tolist(), of_eps_hat.tolist(), _silent_at_one(variance.sqrt())
+    # As Song et al. write it: so much of the predicted datum, and so much of the predicted noise.
+    of_x_0, of_eps = schedule.sqrt_alpha_bar.roll(1), direction.sqrt()
+    a, sigma = schedule.sqrt_alpha_bar, schedule.sigma
+    match prediction:
+        case "x_0":
+            keep, of_hat = of_eps / sigma, of_x_0 - of_eps * torch.exp(schedule.log_snr / 2)
+        case "v":
+            keep, of_hat = of_x_0 * a + of_eps * sigma, of_eps * a - of_x_0 * sigma
+        case _:
+            keep, of_hat = of_x_0 / a, of_eps - of_x_0 * torch.exp(-schedule.log_snr / 2)
+    return keep.tolist(), of_hat.tolist(), _silent_at_one(variance.sqrt())
 
 
 def _silent_at_one(noise: Tensor) -> list[float]:
@@ -580,52 +652,76 @@ def _walk(
     trajectory: bool,
 ) -> Tensor:
     _check_state("x_T", x_T)
-    keep, of_eps_hat, noise = coefficients
+    prediction = native(denoiser)
+    keep, of_hat, noise = coefficients
+    _check_chain(keep, prediction, schedule, x_T.dtype)
     log_snr = schedule.log_snr
     x = x_T
     states = [x]
     for t in range(schedule.num_steps, 0, -1):
-        x = keep[t] * x + of_eps_hat[t] * _eps(denoiser, x, log_snr[t])
+        x = keep[t] * x + of_hat[t] * _ask(denoiser, x, log_snr[t], prediction)
         if noise[t] > 0:
             eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
             x = x + noise[t] * eps
         if trajectory:
             states.append(x)
+    _check_result(x)
     return torch.stack(states[::-1]) if trajectory else x
 
 
-def _eps(denoiser: Denoiser, x: Tensor, log_snr: Tensor) -> Tensor:
-    eps_hat = denoiser.predict(x, log_snr, wanted="eps")
-    if eps_hat.shape != x.shape:
+def _ask(denoiser: Denoiser, x: Tensor, log_snr: Tensor, prediction: str) -> Tensor:
+    hat = denoiser.predict(x, log_snr, wanted=prediction)
+    if hat.shape != x.shape:
         raise ValueError(
-            f"denoiser returned shape {tuple(eps_hat.shape)} for states of shape "
+            f"denoiser returned shape {tuple(hat.shape)} for states of shape "
             f"{tuple(x.shape)}; accepted is the same shape"
         )
-    return eps_hat
+    return hat
+
+
+def _velocity(hat: Tensor, x: Tensor, log_snr: Tensor, prediction: str) -> Tensor:
+    """Return the ODE's right side, which is linear in the prediction and x together."""
+    level = on_cpu(log_snr)
+    a, sigma = torch.sigmoid(level).sqrt().item(), torch.sigmoid(-level).sqrt().item()
+    match prediction:
+        case "x_0":
+            return a / 2 * (hat - a * x)
+        case "v":
+            return -a * sigma / 2 * hat
+        case _:
+            return sigma / 2 * (sigma * x - hat)
 
 
 def _products(
-    denoiser: Denoiser, x: Tensor, log_snr: Tensor, probes: Tensor
+    denoiser: Denoiser, state: Tensor, x: Tensor, log_snr: Tensor, probes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return v^T J v for each probe v, ``(probes, batch)``, and the velocity."""
+    """Return v^T J v for each probe v, ``(probes, batch)``, and the velocity, both in float64.
+
+    `state` is float64, and x the same as the denoiser is to see it.
+    """
+    prediction = native(denoiser)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        velocity = ode_velocity(denoiser, x, log_snr)
+        hat = _ask(denoiser, x, log_snr, prediction)
         products = []
         for part in probes.split(max(1, NUMBERS_AT_ONCE // x.numel())):
             if len(part) > 1:
                 (rows,) = torch.autograd.grad(
-                    velocity, x, part, retain_graph=True, is_grads_batched=True
+                    hat, x, part, retain_graph=True, is_grads_batched=True
                 )
             else:
-                (row,) = torch.autograd.grad(velocity, x, part[0], retain_graph=True)
+                (row,) = torch.autograd.grad(hat, x, part[0], retain_graph=True)
                 rows = row[None]
+            # As the velocity is linear, its derivative along v is made as it is.
+            part = on_cpu(part)
+            rows = _velocity(on_cpu(rows), part, log_snr, prediction)
             products.append((rows * part).flatten(2).sum(2))
-    return torch.cat(products), velocity.detach()
+    return torch.cat(products), _velocity(on_cpu(hat.detach()), state, log_snr, prediction)
 
 
 def _signs(x: Tensor, num_probes: int, generator: torch.Generator | None) -> Tensor:
-    if isinstance(num_probes, bool) or not isinstance(num_probes, int) or num_probes < 2:
+    number = as_whole_number(num_probes)
+    if number is None or number < 2:
         raise ValueError(f"num_probes is {num_probes!r}; accepted is a whole number, 2 or more")
     if not isinstance(generator, torch.Generator):
         raise TypeError(
@@ -660,6 +756,9 @@ def _solve(
             )
         return value
 
+    # Imported only here: it takes a second, which whoever solves no ODE need not wait.
+    from scipy.integrate import solve_ivp
+
     solution = solve_ivp(
         finite_slope,
         (points[0], points[-1]),
@@ -678,7 +777,7 @@ def _solve(
 
 
 def _flat(x: Tensor) -> np.ndarray:
-    return x.detach().double().cpu().reshape(-1).numpy()
+    return on_cpu(x.detach()).reshape(-1).numpy()
 
 
 def _noise_of_shape(shape: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -686,11 +785,12 @@ def _noise_of_shape(shape: Sequence[int], generator: torch.Generator) -> Tensor:
         sizes = tuple(shape)
     except TypeError:
         sizes = ()
-    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+    numbers = [as_whole_number(size) for size in sizes]
+    if not sizes or any(number is None or number < 1 for number in numbers):
         raise TypeError(
             f"x_T is {shape!r}; accepted are a tensor (batch, ...) and a shape of positive ints"
         )
-    return torch.randn(sizes, generator=generator, device=generator.device)
+    return torch.randn(numbers, generator=generator, device=generator.device)
 
 
 def _check_state(name: str, x: Tensor) -> None:
@@ -706,6 +806,45 @@ def _check_state(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} has entries that are not finite; accepted are finite ones")
 
 
+def _check_chain(
+    keep: list[float], prediction: str, schedule: Schedule, dtype: torch.dtype
+) -> None:
+    """Raise unless every step of an eps-network has digits left; of others all have."""
+    if prediction == "eps":
+        for t in range(1, schedule.num_steps + 1):
+            _check_digits(keep[t], t, schedule, dtype)
+
+
+def _check_digits(
+    factor: float,
+    t: int,
+    schedule: Schedule,
+    dtype: torch.dtype,
+    what: str = "the step from the predicted eps",
+) -> None:
+    if not dtype.is_floating_point:
+        raise TypeError(f"x_t: expected floating point, got {dtype}")
+    accepted = 2 * LOST / torch.finfo(dtype).eps
+    if abs(factor) <= accepted:
+        return
+    where, there = schedule.log_snr[t].item(), schedule.log_snr[t - 1].item()
+    advice = "a denoiser that predicts x_0 or v" if "eps" in what else "ddim"
+    raise ValueError(
+        f"schedule: expected steps that {dtype}, the dtype of the states, has the digits for, got "
+        f"one from t = {t} at log-SNR {where:.4g} to {there:.4g}, where {what} multiplies rounding "
+        f"by {factor:.3g}; accepted is up to {accepted:.3g}. Take smaller steps, a higher lowest "
+        f"log-SNR, a dtype with more digits, or {advice}"
+    )
+
+
+def _check_result(x: Tensor) -> None:
+    if not x.isfinite().all():
+        raise ArithmeticError(
+            f"x_0: expected finite numbers, got {int((~x.isfinite()).sum())} that are not: the "
+            f"denoiser returned some, or a state left the range of {x.dtype}"
+        )
+
+
 def _check_schedule(schedule: Schedule) -> None:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule is a {type(schedule).__name__}; accepted is a Schedule")
@@ -719,7 +858,7 @@ def _check_t(t: int, schedule: Schedule) -> None:
 
 
 def _check_points(log_snr: Sequence[float] | Tensor) -> list[float]:
-    points = torch.as_tensor(log_snr, dtype=torch.float64)
+    points = on_cpu(log_snr)
     if points.ndim != 1 or len(points) < 2 or not points.isfinite().all():
         raise ValueError(f"log_snr is {log_snr!r}; accepted are two or more finite numbers")
     gaps = points.diff()

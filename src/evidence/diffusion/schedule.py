@@ -21,10 +21,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
+
+from evidence.diffusion.arguments import as_whole_number
+from evidence.precision import double_device, like
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "LearnedLogSNR",
@@ -167,7 +174,7 @@ class Schedule:
         values = self.beta[1:] * self.sigma_squared[:-1] / self.sigma_squared[1:]
         return torch.cat([torch.full_like(values[:1], math.nan), values])
 
-    def respaced(self, steps: Sequence[int]) -> Schedule:
+    def respaced(self, steps: Sequence[int] | np.ndarray | Tensor) -> Schedule:
         r"""Return the chain that visits only these steps, and 0.
 
         Its :math:`\bar\alpha` are those of this chain, so a denoiser trained for this one serves.
@@ -175,22 +182,27 @@ class Schedule:
         Parameters
         ----------
         steps : sequence of int
-            From 1 to T, strictly increasing. New step i is the old step ``steps[i - 1]``.
+            From 1 to T, strictly increasing: a list, a range, an array or tensor of ints. New step
+            i is the old step ``steps[i - 1]``.
 
         Raises
         ------
         TypeError
-            If a step is not an int.
+            If a step is not a whole number, or `steps` is no sequence.
         ValueError
             If there are none, or they are not as above; the first bad one is named.
         """
-        steps = list(steps)
-        if not steps:
+        try:
+            given = list(steps)
+        except TypeError:  # a number, or a tensor or array of one
+            raise TypeError(f"steps is {steps!r}; accepted is a sequence of ints") from None
+        if not given:
             raise ValueError("steps is empty; accepted is at least one step")
+        steps = [as_whole_number(step) for step in given]
         before = 0
         for i, step in enumerate(steps):
-            if isinstance(step, bool) or not isinstance(step, int):
-                raise TypeError(f"steps[{i}] is {step!r}; accepted are ints")
+            if step is None:
+                raise TypeError(f"steps[{i}] is {given[i]!r}; accepted are ints")
             if not before < step <= self.num_steps:
                 raise ValueError(
                     f"steps[{i}] = {step} after {before}; accepted are strictly increasing steps "
@@ -217,7 +229,7 @@ class Schedule:
                 raise ValueError(f"t has shape {tuple(t.shape)}; accepted is (batch,) or an int")
             is_bad = (t < first) | (t > self.num_steps)
             bad = t[is_bad][0].item() if is_bad.any() else None
-        elif isinstance(t, bool) or not isinstance(t, int):
+        elif as_whole_number(t) is None:
             raise TypeError(f"t is {t!r}; accepted are an int and an int64 tensor (batch,)")
         else:
             bad = None if first <= t <= self.num_steps else t
@@ -251,12 +263,12 @@ def at_step(values: Tensor, t: int | Tensor, x: Tensor) -> Tensor:
         If t has another batch than x.
     """
     if not isinstance(t, Tensor):
-        return values[t].to(x)
+        return like(values[t], x)
     if x.ndim == 0 or len(t) != len(x):
         raise ValueError(
             f"t has shape {tuple(t.shape)} and x {tuple(x.shape)}; accepted is one step for each x"
         )
-    return values[t.to(values.device)].to(x).reshape(-1, *[1] * (x.ndim - 1))
+    return like(values[t.to(values.device)], x).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def linear(num_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Schedule:
@@ -274,7 +286,7 @@ def linear(num_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Sc
     TypeError, ValueError
         If an argument is not as above.
     """
-    _check_num_steps(num_steps, 1)
+    num_steps = _whole_num_steps(num_steps, 1)
     for name, value in (("first", first), ("last", last)):
         if not 0 < value < 1:
             raise ValueError(f"{name} = {value!r}; accepted are numbers strictly between 0 and 1")
@@ -302,7 +314,7 @@ def cosine(num_steps: int, offset: float = 0.008, largest_beta: float = 0.999) -
     TypeError, ValueError
         If an argument is not as above.
     """
-    _check_num_steps(num_steps, 1)
+    num_steps = _whole_num_steps(num_steps, 1)
     if not (offset >= 0 and math.isfinite(offset)):
         raise ValueError(f"offset = {offset!r}; accepted are numbers that are not negative")
     if not 0 < largest_beta < 1:
@@ -405,7 +417,7 @@ def discretize(log_snr_of_time: LogSNROfTime, num_steps: int) -> Schedule:
     TypeError, ValueError
         If `num_steps` is not as above, or the function's values are refused by `from_log_snr`.
     """
-    _check_num_steps(num_steps, 2)
+    num_steps = _whole_num_steps(num_steps, 2)
     tau = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     return from_log_snr(log_snr_of_time(tau))
 
@@ -448,8 +460,10 @@ class LearnedLogSNR(nn.Module):
     ) -> None:
         super().__init__()
         _check_ends(highest, lowest)
-        if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
+        number = as_whole_number(hidden)
+        if number is None or number < 1:
             raise ValueError(f"hidden = {hidden!r}; accepted are ints from 1")
+        hidden = number
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -507,9 +521,15 @@ def stratified_uniform(
     Returns
     -------
     Tensor
-        Shape ``(num_samples, *shape)``, on the device of the generator.
+        Shape ``(num_samples, *shape)``, on the device of the generator. Float64 of a device that
+        has none is on the CPU, made of float32 draws.
     """
-    kind = {"device": generator.device, "dtype": dtype}
+    device = generator.device
+    if dtype == torch.float64 and double_device(device) != device:
+        within = torch.rand(num_samples, *shape, generator=generator, device=device).cpu().double()
+        parts = torch.arange(num_samples, dtype=dtype).view(-1, *[1] * len(shape))
+        return (parts + within) / num_samples
+    kind = {"device": device, "dtype": dtype}
     within = torch.rand(num_samples, *shape, generator=generator, **kind)
     parts = torch.arange(num_samples, **kind).view(-1, *[1] * len(shape))
     return (parts + within) / num_samples
@@ -559,11 +579,13 @@ def _from_beta(beta: Tensor) -> Schedule:
     return from_log_snr(log_snr)
 
 
-def _check_num_steps(num_steps: int, least: int) -> None:
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int):
+def _whole_num_steps(num_steps: int, least: int) -> int:
+    number = as_whole_number(num_steps)
+    if number is None:
         raise TypeError(f"num_steps is {num_steps!r}; accepted are ints from {least}")
-    if num_steps < least:
+    if number < least:
         raise ValueError(f"num_steps = {num_steps}; accepted are ints from {least}")
+    return number
 
 
 def _check_ends(highest: float, lowest: float) -> None:

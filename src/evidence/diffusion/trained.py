@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from evidence.datasets import load_mnist
+from evidence.diffusion.arguments import as_whole_number
 from evidence.diffusion.clouds import mixture, moons, shape
 from evidence.diffusion.losses import denoising_loss
 from evidence.diffusion.networks import ImageNetwork, VectorNetwork
@@ -231,7 +232,8 @@ def digit_codes(
     ValueError
         If `source` is unknown, or `num_samples` is not a whole number from 1.
     """
-    if type(num_samples) is not int or num_samples < 1:
+    number = as_whole_number(num_samples)
+    if number is None or number < 1:
         raise ValueError(f"num_samples is {num_samples!r}; accepted are whole numbers from 1")
     digits = load_mnist("train").images
     match source:
@@ -239,7 +241,7 @@ def digit_codes(
             model, _ = digit_vae(latent_dim, progress=progress)
             with torch.no_grad():
                 q_z = model.q_z(digits)
-            z = draw(q_z, num_samples, torch.Generator().manual_seed(0)).flatten(0, 1)
+            z = draw(q_z, number, torch.Generator().manual_seed(0)).flatten(0, 1)
         case "autoencoder":
             model, _ = digit_autoencoder(latent_dim, progress=progress)
             with torch.no_grad():
