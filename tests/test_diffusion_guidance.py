@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,9 +14,12 @@ from evidence.diffusion import clouds
 from evidence.diffusion import sampling as sa
 from evidence.diffusion import schedule as sc
 from evidence.diffusion.exact import MixtureData
+from evidence.diffusion.flow_matching import FlowNetwork, flow_loss
 from evidence.diffusion.guidance import Guided, log_sharpened
+from evidence.diffusion.losses import denoising_loss
 from evidence.diffusion.networks import VectorNetwork
 from evidence.diffusion.prediction import PREDICTIONS, Denoiser, NetworkDenoiser, convert
+from evidence.model_store import train_once
 
 DATA = clouds.mixture()
 
@@ -187,3 +191,96 @@ def test_the_sharpened_density_is_the_product_and_stays_finite():
 def test_what_is_given_is_named_when_it_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# What a network was never trained for. -------------------------------------------------------
+
+
+def two_classes(n=64):
+    label = torch.arange(n) % 2
+    return (2.0 * label - 1)[:, None] + 0.1 * normal(n, 1, dtype=torch.float32), label
+
+
+def make_denoiser():
+    return NetworkDenoiser(VectorNetwork(1, 8, 1, condition=8, num_labels=2), "x_0")
+
+
+def make_flow():
+    return FlowNetwork(VectorNetwork(1, 8, 1, condition=8, num_labels=2))
+
+
+KINDS = {
+    "denoiser": (make_denoiser, partial(denoising_loss, log_snr_of_time=sc.cosine_log_snr(5, -5))),
+    "flow": (make_flow, flow_loss),
+}
+
+
+def trained_once(kind, dropout, folder, monkeypatch, *, labels=True, ema_decay=None):
+    """Train, or load what was trained before."""
+    monkeypatch.setenv("EVIDENCE_CACHE", str(folder))
+    make, loss = KINDS[kind]
+    model, (x, label) = make(), two_classes()
+    train_once(
+        model,
+        (x, label) if labels else x,
+        partial(loss, label_dropout=dropout),
+        name="two-classes",
+        epochs=2,
+        batch_size=16,
+        seed=0,
+        ema_decay=ema_decay,
+        progress=False,
+    )
+    return model.eval()
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_hidden_labels_there_is_nothing_to_guide_from(
+    kind, ema_decay, tmp_path, monkeypatch
+):
+    x = normal(4, 1, dtype=torch.float32)
+    for _ in ("trained", "loaded"):
+        model = trained_once(kind, 0.0, tmp_path, monkeypatch, ema_decay=ema_decay)
+        for weight in (3.0, 0.0, 0.5):
+            with pytest.raises(ValueError, match=r"expected a label, got .* labels only"):
+                Guided(model, 1, weight)
+        with pytest.raises(ValueError, match=r"train with label_dropout above 0"):
+            sa.ddim(model, x, sc.linear(3, 0.1, 0.5))
+        assert sa.ddim(Guided(model, 1, 1.0), x, sc.linear(3, 0.1, 0.5)).isfinite().all()
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_some_hidden_labels_every_weight_is_served(kind, tmp_path, monkeypatch):
+    x = normal(4, 1, dtype=torch.float32)
+    for _ in ("trained", "loaded"):
+        model = trained_once(kind, 0.3, tmp_path, monkeypatch)
+        for weight in (0.0, 1.0, 3.0):
+            assert sa.ddim(Guided(model, 1, weight), x, sc.linear(3, 0.1, 0.5)).isfinite().all()
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_labels_there_is_nothing_to_guide_to(kind, labels, tmp_path, monkeypatch):
+    x, label = normal(4, 1, dtype=torch.float32), torch.zeros(4, dtype=torch.int64)
+    model = trained_once(kind, 1.0, tmp_path, monkeypatch, labels=labels)
+    for weight in (3.0, 1.0):
+        with pytest.raises(ValueError, match=r"label is given: expected none, got .* without"):
+            Guided(model, 1, weight)
+    with pytest.raises(ValueError, match="train with labels and label_dropout below 1"):
+        model.predict(x, 0.0, label=label)
+    assert Guided(model, 1, 0.0).predict(x, 0.0).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_training_is_remembered(kind):
+    make, loss = KINDS[kind]
+    model, batch, seeded = make(), two_classes(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        loss(model, batch, seeded, label_dropout=0.0)
+    loss(model.eval(), batch, seeded, label_dropout=0.0)
+    assert not model.trained_with_label
+    loss(model.train(), batch, seeded, label_dropout=0.0)
+    assert model.trained_with_label
+    assert not model.trained_without_label

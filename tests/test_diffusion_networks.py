@@ -5,11 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from evidence.diffusion import bound, sampling
+from evidence.diffusion.losses import denoising_loss
 from evidence.diffusion.networks import NO_LABEL, ImageNetwork, VectorNetwork, time_embedding
+from evidence.diffusion.prediction import NetworkDenoiser
+from evidence.diffusion.schedule import cosine_log_snr, discretize
 
 NETWORKS = {
     "vector": (lambda **more: VectorNetwork(3, hidden=8, blocks=2, condition=8, **more), (3,)),
     "image": (lambda **more: ImageNetwork(1, 4, 8, 1, condition=8, **more), (1, 4, 4)),
+    "oblong colour image": (
+        lambda **more: ImageNetwork(3, (2, 5), 8, 1, condition=8, **more),
+        (3, 2, 5),
+    ),
 }
 
 
@@ -154,3 +162,57 @@ def test_images_of_another_size_are_refused():
 def test_other_sizes_are_refused(sizes):
     with pytest.raises(ValueError, match=f"{next(iter(sizes))} is .*; accepted are whole numbers"):
         VectorNetwork(2, **sizes)
+
+
+@pytest.mark.parametrize("size", [0, 2.0, True, (4,), (4, 0), (4, 5, 6), "ab"])
+def test_what_is_no_size_of_an_image_is_refused(size):
+    with pytest.raises(ValueError, match=r"size is .*; accepted .* or a pair \(height, width\)"):
+        ImageNetwork(1, size)
+
+
+def test_height_comes_before_width():
+    network = ImageNetwork(1, (2, 5), 8, 1, condition=8)
+    with pytest.raises(ValueError, match=r"\(6, 1, 5, 2\); accepted is \(batch, 1, 2, 5\)"):
+        network(*batch((1, 5, 2)))
+
+
+class FromFlat(torch.nn.Module):
+    """The same network, for images as vectors."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_t, log_snr, label=None):
+        return self.network(x_t.view(-1, *self.network.shape), log_snr, label).flatten(1)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+def test_oblong_colour_images_are_trained_sampled_and_bounded(prediction):
+    network = shaken(ImageNetwork(3, (2, 5), 8, 1, condition=8))
+    model = NetworkDenoiser(network, prediction)
+    x = 2 * torch.randint(0, 4, (6, 3, 2, 5), generator=torch.Generator().manual_seed(0)) / 3 - 1
+    schedule = discretize(cosine_log_snr(6, -6), 4)
+    seeded = torch.Generator().manual_seed(0)
+    denoising_loss(model, x, seeded, schedule=schedule).backward()
+    assert all(parameter.grad.any() for parameter in network.parameters())
+    flat = NetworkDenoiser(FromFlat(network), prediction)
+    decoder = bound.DiscretizedGaussianDecoder(levels=4)
+    bits, of_flat = (
+        bound.bits_per_dim(
+            bound.elbo(m, y, schedule, seeded.manual_seed(1), decoder=decoder).negative_elbo, 30
+        )
+        for m, y in ((model, x), (flat, x.flatten(1)))
+    )
+    assert bits.shape == (6,)
+    torch.testing.assert_close(bits, of_flat)
+    start = torch.randn(x.shape, generator=seeded)
+    for sample in (
+        lambda m, y: sampling.ancestral(m, y, schedule, seeded.manual_seed(2)),
+        lambda m, y: sampling.ddim(m, y, schedule),
+        lambda m, y: sampling.heun(m, y, schedule),
+        lambda m, y: sampling.probability_flow(m, y, (-6, 6)),
+    ):
+        images = sample(model, start)
+        assert images.shape == (6, 3, 2, 5)
+        torch.testing.assert_close(images.flatten(1), sample(flat, start.flatten(1)))

@@ -303,9 +303,11 @@ class DiscretizedGaussianDecoder:
 
     def check_data(self, x_0: Tensor) -> None:
         """Raise a ValueError if an element of the data is none of the levels."""
-        is_level = DiscretizedGaussian(x_0, 1.0, self.levels).support.check(as_double(x_0))
+        wide = as_double(x_0)
+        is_level = DiscretizedGaussian(wide, 1.0, self.levels).support.check(wide)
         if not is_level.all():
-            bad = x_0.flatten()[(~is_level).flatten().nonzero()[0].to(x_0.device)].item()
+            others = wide[~is_level]
+            bad = others[others.abs().argmax()].item()
             raise ValueError(
                 f"x_0: expected {self.levels} levels from -1 to 1, as of k = 0 to "
                 f"{self.levels - 1} by 2 k / {self.levels - 1} - 1, got {bad:g} among numbers from "
