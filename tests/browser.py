@@ -8,7 +8,10 @@ from playwright.sync_api import ConsoleMessage, Page, Request
 
 from evidence_book.browser import launched, served
 
-__all__ = ["Record", "axe_violations", "launched", "served"]
+__all__ = ["PATIENCE", "Record", "axe_violations", "launched", "served"]
+
+# Milliseconds to wait for what must come: a busy machine is no fault of a page.
+PATIENCE = 120_000
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
@@ -39,6 +42,11 @@ class Record:
             "response",
             lambda r: r.status >= 400 and self.faults.append(f"status {r.status}: {r.url}"),
         )
+
+    def forget(self) -> None:
+        """Begin anew: the page is going to be another one."""
+        for seen in (self.asked, self.faults, self.foreign):
+            seen.clear()
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):

@@ -25,6 +25,31 @@ def chromium():
         yield browser
 
 
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the small book for browser tests; a module may have a site of its own."""
+    from browser_book import built
+
+    return built(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def kept_windows(chromium):
+    """Windows of the browser, kept from test to test."""
+    from live_window import Windows
+
+    kept = Windows(chromium)
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def read(kept_windows, server, request):
+    """Open windows of the kind that a module names `Reader`: ``read(base=…, **options)``."""
+    with kept_windows.lent(server, request.module.Reader) as open_window:
+        yield open_window
+
+
 @pytest.fixture(scope="module")
 def server(site):
     """The address of a module's site, over http."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from browser import Record
+from browser import PATIENCE, Record
 from playwright.sync_api import Browser, Locator, Page
 
+WIDE = {"width": 1280, "height": 900}
+PHONE = {"has_touch": True, "is_mobile": True, "viewport": {"width": 390, "height": 844}}
 FIRST = "EvidenceLive.figures[0]"
 IS_NEAR = f"""([trait, goal, within]) => {{
     const value = [{FIRST}.model.get(trait)].flat();
@@ -20,6 +23,24 @@ PLANE_PLACE = """n => {
     const box = n.getBoundingClientRect();
     return [box.left + n.clientLeft, box.top + n.clientTop, n.clientWidth];
 }"""
+# The heights that live figures take, before any script has run and at any later time; and how much
+# of the text was moved since.
+HEIGHTS = """
+[...document.querySelectorAll(".live-figure")].map((n) => n.getBoundingClientRect().height)
+"""
+WATCH = f"""
+window.shifted = 0;
+new PerformanceObserver((list) => {{
+  for (const {{ value, sources }} of list.getEntries()) {{
+    if (sources.some(({{ node }}) => node?.parentElement?.closest("article"))) shifted += value;
+  }}
+}}).observe({{ type: "layout-shift", buffered: true }});
+document.addEventListener("DOMContentLoaded", () => {{ window.heights = {HEIGHTS.strip()}; }});
+"""
+FRAMES = """async (count) => {
+  await document.fonts.ready;
+  for (let i = 0; i < count; i++) await new Promise(requestAnimationFrame);
+}"""
 # What Chromium says of tests that look at pixels.
 LOOKED_AT = "console: Canvas2D: Multiple readback operations"
 
@@ -27,9 +48,8 @@ LOOKED_AT = "console: Canvas2D: Multiple readback operations"
 class Window:
     """A window of the browser, on a page whose first live figure is looked at."""
 
-    def __init__(self, page: Page, base: str) -> None:
-        self.page, self.base = page, base
-        self.record = Record(page, base)
+    def __init__(self, page: Page, base: str, record: Record) -> None:
+        self.page, self.base, self.record = page, base, record
 
     @property
     def figure(self) -> Locator:
@@ -46,6 +66,17 @@ class Window:
         """Set values from outside, as a kernel does."""
         for trait, value in values.items():
             self.page.evaluate(f"value => {FIRST}.model.set({trait!r}, value)", value)
+
+    def frames(self, count: int = 5) -> None:
+        """Let some frames pass: whatever moves by itself, or answers to what was done, does."""
+        self.page.evaluate(FRAMES, count)
+
+    def start(self, place: int) -> Locator:
+        """Scroll to another figure of the page, and wait until it has started."""
+        figure = self.page.locator(".live-figure").nth(place)
+        figure.scroll_into_view_if_needed()
+        figure.and_(self.page.locator(".live-started")).wait_for()
+        return figure
 
     def verdict(self) -> str:
         return self.figure.locator(".live-verdict").inner_text()
@@ -77,26 +108,68 @@ class PlaneWindow(Window):
         )
 
 
-@contextmanager
-def windows(browser: Browser, base: str, kind: type[Window]) -> Iterator[Callable[..., Window]]:
-    """Give a function that opens a window, with options of a browser context; close all."""
-    contexts = []
+class Windows:
+    """Windows of a browser that are kept from one test to the next.
 
-    def open_window(base: str = base, **options: Any) -> Window:
-        options = {
-            "viewport": {"width": 1280, "height": 900},
-            "reduced_motion": "reduce",
-            **options,
-        }
-        contexts.append(browser.new_context(**options))
-        contexts[-1].set_default_timeout(10_000)
-        return kind(contexts[-1].new_page(), base)
+    To make one takes longer than most tests. A test gets it on an empty page, with nothing stored,
+    and with the settings that it asks for.
+    """
 
-    try:
-        yield open_window
-    finally:
-        for context in contexts:
-            context.close()
+    # What can be set only when a window is made. All else is set anew for each test.
+    LASTING = frozenset({"java_script_enabled", "has_touch", "is_mobile"})
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.kept: dict[Any, list[tuple[Page, Record]]] = defaultdict(list)
+
+    def _make(self, lasting: dict[str, bool]) -> tuple[Page, Record]:
+        context = self.browser.new_context(**lasting)
+        context.set_default_timeout(PATIENCE)
+        context.add_init_script(WATCH)
+        page = context.new_page()
+        return page, Record(page, "")
+
+    @contextmanager
+    def lent(self, base: str, kind: type[Window]) -> Iterator[Callable[..., Window]]:
+        """Give a function that opens a window, with options of a browser context.
+
+        With ``alone=True``, nobody gets the window later.
+        """
+        taken = []
+
+        def open_window(
+            base: str = base, *, viewport: dict[str, int] = WIDE, color_scheme: str = "light",
+            reduced_motion: str = "reduce", alone: bool = False, **lasting: bool,
+        ) -> Window:  # fmt: skip
+            assert lasting.keys() <= self.LASTING, lasting
+            key = frozenset(lasting.items())
+            page, record = self.kept[key].pop() if self.kept[key] else self._make(lasting)
+            taken.append((None if alone else key, page, record))
+            page.set_viewport_size(viewport)
+            page.emulate_media(
+                media="screen", color_scheme=color_scheme, reduced_motion=reduced_motion
+            )
+            record.base = base
+            record.forget()
+            return kind(page, base, record)
+
+        try:
+            yield open_window
+        finally:
+            for key, page, record in taken:
+                if key is None:
+                    page.context.close()
+                    continue
+                if page.url != "about:blank":
+                    page.evaluate("localStorage.clear(); sessionStorage.clear()")
+                    page.goto("about:blank")
+                self.kept[key].append((page, record))
+
+    def close(self) -> None:
+        """Close all windows."""
+        for kept in self.kept.values():
+            for page, _ in kept:
+                page.context.close()
 
 
 class Finger:

@@ -5,22 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from browser import Record, axe_violations, served
-from small_book import SmallBook, code, equation
+from browser import axe_violations
+from live_window import WIDE, Window
 
 pytestmark = pytest.mark.browser
 
-FOUR = r"""\underbrace{\mathbb{E}_{q_\phi}[\log p_\theta(x \mid z)]}_{\text{reconstruction}}
-- \overbrace{\mathrm{KL}(q_\phi(z \mid x) \,\|\, p(z))}^{\text{rate}}
-+ \underbrace{a + b}_{\text{third}} - \underbrace{\frac{c}{d}}_{\text{the last one}}"""
-LIST = """- **reconstruction**: how well $x$ is explained; see [the index](index.md).
-- **rate**: how many nats.
-- **third**: a sum.
-- **the last one**: a ratio.
-"""
 NAMES = ["reconstruction", "rate", "third", "the last one"]
-PROSE = "Some prose.\n\n" * 20
-WIDE = {"width": 1280, "height": 900}
 NARROW = {"width": 360, "height": 740}
 
 # The numbers of the terms that are marked, in the equation and below it.
@@ -72,37 +62,22 @@ CONES = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    parts = [PROSE, equation("def-four", FOUR), LIST, code("1"), PROSE]
-    book = SmallBook(tmp_path_factory.mktemp("annotation"), {"one": parts})
-    book.keep_outputs("one", None)
-    result = book.command("build")
-    assert result.returncode == 0, result.stdout + result.stderr
-    with served(book.root / "_build" / "html") as address:
-        yield address
-
-
 @pytest.fixture
-def read(chromium, server):
+def read(kept_windows, server):
     """Open the page: `read(**options)` of a browser context."""
-    contexts = []
+    opened = []
+    with kept_windows.lent(server, Window) as open_window:
 
-    def open_page(**options):
-        options = {"viewport": WIDE, "reduced_motion": "reduce", **options}
-        context = chromium.new_context(**options)
-        contexts.append(context)
-        context.set_default_timeout(10_000)
-        page = context.new_page()
-        page.record = Record(page, server)
-        page.goto(f"{server}/book/one.html")
-        page.locator(".annotated").scroll_into_view_if_needed()
-        return page
+        def open_page(**options):
+            opened.append(open_window(**options))
+            page = opened[-1].page
+            page.goto(f"{server}/book/annotated.html")
+            page.locator(".annotated").scroll_into_view_if_needed()
+            return page
 
-    yield open_page
-    for context in contexts:
-        assert context.pages[0].record.faults == []
-        context.close()
+        yield open_page
+        for window in opened:
+            assert window.faults() == []
 
 
 def drawn(page, number):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from browser import axe_violations
-from live_window import FIRST, Finger, Window, windows
-from small_book import SmallBook, code
+from live_window import FIRST, HEIGHTS, PHONE, Finger, Window
 
 from evidence.live import Bound, Jensen
 from evidence.toys import CurvedToy
@@ -16,8 +15,6 @@ pytestmark = pytest.mark.browser
 
 PAGES = {"jensen": Jensen, "bound": Bound}
 NAMES = list(PAGES)
-PHONE = {"has_touch": True, "is_mobile": True, "viewport": {"width": 390, "height": 844}}
-HEIGHT = "document.querySelector('.live-figure').getBoundingClientRect().height"
 SHOWN = {
     "jensen": lambda figure: [
         figure.mean(), figure.log_of_mean(), figure.mean_of_log(), figure.gap(),
@@ -26,18 +23,6 @@ SHOWN = {
 }  # fmt: skip
 NUMBERS = {"jensen": ".live-reading .live-number", "bound": ".bd-term .live-number"}
 TRAITS = {"jensen": ("w", "weight"), "bound": ("x", "mu", "sigma")}
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A built book with a page for each figure, and one for both."""
-    pages = {
-        name: [code(f"from evidence.live import {kind.__name__}\n{kind.__name__}()")]
-        for name, kind in PAGES.items()
-    }
-    pages["both"] = [*pages["bound"], *pages["jensen"]]
-    book = SmallBook(tmp_path_factory.mktemp("live"), pages)
-    return book.built()
 
 
 class Reader(Window):
@@ -85,13 +70,6 @@ HANDLES = {
     "jensen": [".jn-point >> nth=0", ".jn-point >> nth=1", ".jn-mean"],
     "bound": [None, ".bd-mean", ".bd-end >> nth=1", ".bd-end >> nth=0"],
 }
-
-
-@pytest.fixture
-def read(chromium, server):
-    """Open windows: `read(base=…, **options)` of a browser context."""
-    with windows(chromium, server, Reader) as open_window:
-        yield open_window
 
 
 def pixels_per_unit(reader, shown):
@@ -535,13 +513,9 @@ def test_it_follows_the_pages_colours(read, name):
 @pytest.mark.parametrize("width", [320, 600, 780, 1280])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_moves_as_it_starts(read, name, width):
-    reader = read(viewport={"width": width, "height": 900})
-    reader.page.add_init_script(
-        f"document.addEventListener('DOMContentLoaded', () => {{ window.height = {HEIGHT}; }})"
-    )
-    reader.open(name)
-    reader.page.wait_for_timeout(100)
-    assert reader.page.evaluate(HEIGHT) == reader.page.evaluate("height")
+    reader = read(viewport={"width": width, "height": 900}).open(name)
+    reader.frames()
+    assert reader.page.evaluate(HEIGHTS) == reader.page.evaluate("heights")
     # Nothing sticks out at the side.
     assert reader.figure.evaluate("n => n.scrollWidth - n.clientWidth") <= 0
 
@@ -557,13 +531,12 @@ STYLES = """figure => [...figure.querySelectorAll(SELECTOR)].flatMap((node, i) =
 
 
 def test_another_kind_on_the_page_changes_nothing(read):
-    both = read().open("both")
-    both.page.locator(".live-figure").nth(1).scroll_into_view_if_needed()
-    both.page.wait_for_function("EvidenceLive.figures.length === 2")
-    for place, name in enumerate(["bound", "jensen"]):
-        styles = both.page.locator(".live-figure").nth(place).evaluate(STYLES)
+    several, single = read().open("three"), read()
+    figures = [several.start(place) for place in range(3)]
+    for figure, name in zip(figures, ["bound", "jensen"], strict=False):
+        styles = figure.evaluate(STYLES)
         assert len(styles) > 1000
-        alone = read().open(name).figure.evaluate(STYLES)
+        alone = single.open(name).figure.evaluate(STYLES)
         assert [pair for pair in zip(styles, alone, strict=True) if len(set(pair)) > 1] == []
 
 

@@ -7,62 +7,26 @@ import numpy as np
 import pytest
 import torch
 from browser import axe_violations
-from live_window import Finger, PlaneWindow, windows
-from small_book import SmallBook, code
+from browser_book import CODE_SPACE
+from live_window import HEIGHTS, PHONE, Finger, PlaneWindow
 
 from evidence.live import CodeSpace
 
 pytestmark = pytest.mark.browser
 
-# Every kind of layer; the weights are large, so that the image changes with the code.
-MODEL = """
-import numpy as np, torch
-from torch import nn
-torch.manual_seed(0)
-decoder = nn.Sequential(
-    nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 32), nn.SiLU(),
-    nn.Sequential(nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 32, bias=False)),
-    nn.GELU(approximate="tanh"), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 784), nn.Sigmoid(),
-)
-for parameter in decoder.parameters():
-    parameter.data *= 3
-angles = np.linspace(0, 6, 600)
-spread = np.random.default_rng(0).normal(size=(600, 2))
-codes = 2 * np.stack([np.cos(angles), np.sin(angles)], 1) + 0.3 * spread
-labels = np.arange(600) // 60
-"""
-FIGURE = (
-    "from evidence.live import CodeSpace\nCodeSpace(decoder, codes, labels, caption='Drag <it>.')"
-)
-SECOND = "CodeSpace(decoder, codes, 9 - labels, point=(0.0, 0.0))"
-# In the middle of the second figure's way, so that it is far below the first.
-PROSE = "Some prose.\n\n" * 60
-OPTIONS = "mystnb:\n  figure:\n    name: fig-one\n    caption: The plane."
 # The values of the decoded image's pixels, four to each: red, green, blue, opacity.
 PIXELS = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data]"
-HEIGHTS = """
-[...document.querySelectorAll(".live-figure")].map((n) => n.getBoundingClientRect().height)
-"""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A built book with two figures on a page in a folder, and a page without."""
-    pages = {
-        "part/figures": [
-            code(MODEL), code(FIGURE, options=OPTIONS), "See {numref}`fig-one`.", PROSE,
-            code(SECOND),
-        ],
-        "plain": [code("1 + 1")],
-    }  # fmt: skip
-    book = SmallBook(tmp_path_factory.mktemp("live"), pages)
-    return book.built()
+HAS_LIGHT_INK = f"""canvas => {{
+    const pixels = ({PIXELS})(canvas);
+    const ink = pixels.filter((_, i) => i % 4 < 3 && pixels[i - i % 4 + 3] > 128);
+    return ink.reduce((sum, value) => sum + value) > 150 * ink.length;
+}}"""
 
 
 class Reader(PlaneWindow):
     """A window with the code space, and what a reader sees and does in it."""
 
-    def open(self, path="book/part/figures.html", started=True):
+    def open(self, path="book/part/code-space.html", started=True):
         self.page.goto(f"{self.base}/{path}")
         if started:
             self.figure.locator(".cs-plane").wait_for()
@@ -87,18 +51,11 @@ class Reader(PlaneWindow):
         )
 
 
-@pytest.fixture
-def read(chromium, server):
-    """Open windows: `read(base=…, **options)` of a browser context."""
-    with windows(chromium, server, Reader) as open_window:
-        yield open_window
-
-
 @pytest.fixture(scope="module")
 def python():
     """The figure of the page, made in this process."""
     names = {}
-    exec(MODEL, names)
+    exec(CODE_SPACE, names)
     return CodeSpace(names["decoder"], names["codes"], names["labels"])
 
 
@@ -243,7 +200,7 @@ def test_tab_reaches_the_point_then_the_buttons(read):
 
 
 def test_a_finger_drags_the_point_and_taps(read, python):
-    reader = read(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844}).open()
+    reader = read(**PHONE).open()
     reader.figure.locator(".cs-plane").scroll_into_view_if_needed()
     finger = Finger(reader.page)
     goal = [0.5, -1.0]
@@ -264,7 +221,7 @@ def test_a_finger_drags_the_point_and_taps(read, python):
 
 
 def test_a_finger_beside_the_point_scrolls_the_page(read):
-    reader = read(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844}).open()
+    reader = read(**PHONE).open()
     reader.figure.locator(".cs-plane").scroll_into_view_if_needed()
     before, scrolled = reader.point(), reader.page.evaluate("scrollY")
     x, y = reader.place([-1.0, 0.5])
@@ -317,9 +274,7 @@ def test_what_is_set_from_outside_shows(read, python):
 def test_two_figures_on_a_page_are_two(read, python):
     reader = read().open()
     first = reader.point()
-    reader.page.locator(".live-figure").nth(1).scroll_into_view_if_needed()
-    reader.page.wait_for_function("EvidenceLive.figures.length === 2")
-    second = reader.page.locator(".live-figure").nth(1)
+    second = reader.start(1)
     second.get_by_role("button", name="Jump to a typical 4").click()
     assert reader.point() == first
     point = reader.page.evaluate("EvidenceLive.figures[1].model.get('point')")
@@ -359,13 +314,11 @@ def test_axe_finds_nothing(read, scheme, width):
 
 def test_it_follows_the_pages_colours(read):
     reader = read(color_scheme="light").open()
-
     reader.image()
     assert reader.ink.mean() < 100
     reader.page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    reader.page.wait_for_timeout(100)
-    reader.image()
-    assert reader.ink.mean() > 150
+    canvas = reader.figure.locator(".cs-image").element_handle()
+    reader.page.wait_for_function(HAS_LIGHT_INK, arg=canvas)
     assert reader.page.locator(".cs-class").first.evaluate(
         "n => n.style.getPropertyValue('--cs-color')"
     ) == reader.page.evaluate("EvidenceLive.figures[0].model.get('colors').dark[0]")
@@ -374,25 +327,11 @@ def test_it_follows_the_pages_colours(read):
 # --- the page around it ------------------------------------------------------------------------
 
 
-WATCH_SHIFTS = """
-window.shifted = 0;
-new PerformanceObserver((list) => {
-    for (const { value, sources } of list.getEntries()) {
-        if (sources.some(({ node }) => node?.parentElement?.closest("article"))) shifted += value;
-    }
-}).observe({ type: "layout-shift", buffered: true });
-document.addEventListener("DOMContentLoaded", () => { window.heights = HEIGHTS; });
-""".replace("HEIGHTS", HEIGHTS.strip())
-
-
 @pytest.mark.parametrize("width", [320, 600, 780, 1280])
 def test_nothing_moves_as_it_starts(read, width):
-    reader = read(viewport={"width": width, "height": 900})
-    reader.page.add_init_script(WATCH_SHIFTS)
-    reader.open()
-    reader.page.locator(".live-figure").nth(1).scroll_into_view_if_needed()
-    reader.page.wait_for_function("EvidenceLive.figures.length === 2")
-    reader.page.wait_for_timeout(200)
+    reader = read(viewport={"width": width, "height": 900}).open()
+    reader.start(1)
+    reader.frames()
     assert reader.page.evaluate(HEIGHTS) == reader.page.evaluate("heights")
     assert reader.page.evaluate("shifted") < 0.01
     # Nothing sticks out at the side.
@@ -431,31 +370,31 @@ def test_the_picture_is_printed(read):
 
 
 def test_where_the_script_fails_the_picture_stays(read):
-    reader = read()
+    reader = read(alone=True)
     broken = "EvidenceLive.define('code_space', 'export default {render() {throw Error(\"no\")}}')"
     reader.page.route(
         "**/live/code_space.js*",
         lambda route: route.fulfill(body=broken, content_type="text/javascript"),
     )
-    reader.open(started=False)
-    reader.page.wait_for_function("EvidenceLive.figures.length === 0")
-    reader.figure.locator("img").wait_for()
-    reader.page.wait_for_timeout(300)
+    with reader.page.expect_console_message(lambda message: "did not start" in message.text):
+        reader.open(started=False)
+    reader.frames()
+    assert reader.page.evaluate("EvidenceLive.figures.length") == 0
     assert reader.figure.locator("img").is_visible()
     assert any("did not start" in error for error in reader.faults())
 
 
 def test_a_figure_starts_only_when_it_comes_near(read):
     reader = read().open()
-    reader.page.wait_for_timeout(300)
+    reader.frames()
     assert reader.page.evaluate("EvidenceLive.figures.length") == 1
-    reader.page.locator(".live-figure").nth(1).scroll_into_view_if_needed()
-    reader.page.wait_for_function("EvidenceLive.figures.length === 2")
+    reader.start(1)
+    assert reader.page.evaluate("EvidenceLive.figures.length") == 2
 
 
 def test_pages_without_a_figure_load_nothing(site, read):
     plain = (site / "book/plain.html").read_text()
-    figures = (site / "book/part/figures.html").read_text()
+    figures = (site / "book/part/code-space.html").read_text()
     assert "live" not in plain
     assert figures.count("static/live.js") == figures.count("static/live/code_space.js") == 1
     for stock in ("widget-state", "widget-view", "require.js", "html-manager", "jupyter-widgets"):

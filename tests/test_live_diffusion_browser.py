@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from browser import axe_violations
-from live_window import FIRST, Finger, Window, windows
-from small_book import SmallBook, code
+from browser_book import DENOISER
+from live_window import FIRST, HEIGHTS, PHONE, Finger, Window
 
 from evidence.diffusion import schedule
 from evidence.live import Forward, Sampling
@@ -15,26 +15,13 @@ from evidence.two_samples import energy_distance
 
 pytestmark = pytest.mark.browser
 
-# Run on the page and here: a network that has learned nothing, but of which each weight counts.
-DENOISER = """import torch
-from evidence.diffusion.networks import VectorNetwork
-from evidence.diffusion.prediction import NetworkDenoiser
-network = VectorNetwork(2, hidden=26, blocks=2, condition=8)
-generator = torch.Generator().manual_seed(0)
-for parameter in network.parameters():
-    parameter.data = torch.randn(parameter.shape, generator=generator) / 6
-denoiser = NetworkDenoiser(network, "eps")
-"""
-PAGES = {
-    "forward": "from evidence.live import Forward\nForward()",
-    "sampling": f"{DENOISER}\nfrom evidence.live import Sampling\nSampling(denoiser)",
-}
+PAGES = ("forward", "sampling")
 TRAITS = {
     "forward": ("schedule", "share", "digit", "seed"),
     "sampling": ("score", "method", "eta", "num_steps", "walked", "seed"),
 }
-PHONE = {"has_touch": True, "is_mobile": True, "viewport": {"width": 390, "height": 500}}
-HEIGHT = "document.querySelector('.live-figure').getBoundingClientRect().height"
+# Low, so that the page is longer.
+LOW = {**PHONE, "viewport": {"width": 390, "height": 500}}
 IDLE = "!document.querySelector('.live-figure .sp-busy')"
 
 
@@ -43,16 +30,6 @@ def denoiser():
     made = {}
     exec(DENOISER, made)
     return made["denoiser"]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A built book with a page for each figure; below that of sampling stands the other one."""
-    forward, sampling = (code(source) for source in PAGES.values())
-    book = SmallBook(
-        tmp_path_factory.mktemp("live"), {"forward": [forward], "sampling": [sampling, forward]}
-    )
-    return book.built()
 
 
 class Reader(Window):
@@ -91,13 +68,6 @@ class Reader(Window):
     def handle(self):
         box = self.figure.locator(".fw-handle").bounding_box()
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-
-
-@pytest.fixture
-def read(chromium, server):
-    """Open windows: `read(base=…, **options)` of a browser context."""
-    with windows(chromium, server, Reader) as open_window:
-        yield open_window
 
 
 def is_shown(text, number):
@@ -281,7 +251,7 @@ def test_the_mouse_drags_t_and_the_keyboard_moves_it(read):
 
 
 def test_a_finger_drags_taps_and_scrolls(read):
-    reader = read(**PHONE).open("forward")
+    reader = read(**LOW).open("forward")
     reader.figure.locator(".fw-plane").scroll_into_view_if_needed()
     finger, scrolled = Finger(reader.page), reader.page.evaluate("scrollY")
     box = reader.figure.locator(".fw-plane").bounding_box()
@@ -357,7 +327,7 @@ def test_particles_go_on_while_it_plays(read):
     reader.button("Pause").click()
     walked = reader.value("walked")
     assert 0.6 < walked < 0.8
-    reader.page.wait_for_timeout(100)
+    reader.frames()
     assert reader.value("walked") == walked
     reader.set(walked=0.98)
     reader.button("Play").click()
@@ -402,17 +372,14 @@ def test_axe_finds_nothing(read, name, scheme, width):
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_moves_as_it_starts(read, name):
     for width in (320, 500, 690, 1280):
-        reader = read(viewport={"width": width, "height": 900})
-        reader.page.add_init_script(
-            f"document.addEventListener('DOMContentLoaded', () => {{ window.height = {HEIGHT}; }})"
-        )
-        reader.open(name)
-        assert reader.page.evaluate(HEIGHT) == reader.page.evaluate("height"), width
+        reader = read(viewport={"width": width, "height": 900}).open(name)
+        height, *_ = reader.page.evaluate("heights")
+        assert reader.page.evaluate(HEIGHTS)[0] == height, width
         # Nothing sticks out at the side.
         assert reader.figure.evaluate("n => n.scrollWidth - n.clientWidth") <= 0
         # Nor does it move as the reader moves it.
         reader.set(**{"forward": {"schedule": "short"}, "sampling": {"method": "beta"}}[name])
-        assert reader.page.evaluate(HEIGHT) == reader.page.evaluate("height"), width
+        assert reader.page.evaluate(HEIGHTS)[0] == height, width
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -432,7 +399,6 @@ def test_without_a_script_and_in_print_the_picture_shows(read, name):
 
 def test_both_stand_on_one_page(read):
     reader = read().open("sampling")
-    reader.page.locator(".live-figure").nth(1).scroll_into_view_if_needed()
-    reader.page.wait_for_function("EvidenceLive.figures.length === 2")
+    reader.start(1)
     reader.page.wait_for_function("document.querySelectorAll('.live-ticks text').length > 20")
     assert reader.faults() == []

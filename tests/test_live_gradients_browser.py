@@ -6,8 +6,7 @@ import math
 import numpy as np
 import pytest
 from browser import axe_violations
-from live_window import FIRST, Finger, Window, windows
-from small_book import SmallBook, code
+from live_window import FIRST, HEIGHTS, PHONE, Finger, Window
 
 from evidence.live import Gradients
 from evidence.live.gradients import noise
@@ -16,25 +15,12 @@ pytestmark = pytest.mark.browser
 
 FUNCTIONS = ["square", "raised", "sine", "step"]
 TRAITS = ("f", "mu", "sigma", "frequency", "num_draws", "seed")
-PHONE = {"has_touch": True, "is_mobile": True, "viewport": {"width": 390, "height": 844}}
-HEIGHT = "document.querySelector('.live-figure').getBoundingClientRect().height"
 HANDLES = [".gd-middle", ".gd-end >> nth=1", ".gd-end >> nth=0"]
 SLIDERS = [
     ("Mean of q", "mu", -2, 2),
     ("Width of q, its standard deviation", "sigma", 0.1, 1.5),
     ("Frequency of the sine, c", "frequency", 0.5, 10),
 ]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A built book with the figure on a page, and with another one on a second page."""
-    figure = code("from evidence.live import Gradients\nGradients()")
-    another = code("from evidence.live import Bound\nBound()")
-    book = SmallBook(
-        tmp_path_factory.mktemp("live"), {"gradients": [figure], "both": [figure, another]}
-    )
-    return book.built()
 
 
 class Reader(Window):
@@ -96,13 +82,6 @@ class Reader(Window):
 
     def pixels_per_unit(self):
         return self.figure.locator(".gd-plane").evaluate("n => n.clientWidth") / 8
-
-
-@pytest.fixture
-def read(chromium, server):
-    """Open windows: `read(base=…, **options)` of a browser context."""
-    with windows(chromium, server, Reader) as open_window:
-        yield open_window
 
 
 # --- what it computes --------------------------------------------------------------------------
@@ -329,7 +308,7 @@ def test_draws_are_added_while_it_plays(read):
     assert reader.button("Play").is_visible()
     rested = reader.value("num_draws")
     assert reader.check_shown().num_draws == rested
-    reader.page.wait_for_timeout(100)
+    reader.frames()
     assert reader.value("num_draws") == rested
     # It ends by itself, and begins again.
     reader.set(num_draws=9900)
@@ -418,19 +397,15 @@ def test_a_handle_shows_the_focus_of_its_slider(read):
 
 @pytest.mark.parametrize("width", [320, 600, 780, 1280])
 def test_nothing_moves_as_it_starts(read, width):
-    reader = read(viewport={"width": width, "height": 900})
-    reader.page.add_init_script(
-        f"document.addEventListener('DOMContentLoaded', () => {{ window.height = {HEIGHT}; }})"
-    )
-    reader.open()
-    reader.page.wait_for_timeout(100)
-    assert reader.page.evaluate(HEIGHT) == reader.page.evaluate("height")
+    reader = read(viewport={"width": width, "height": 900}).open()
+    reader.frames()
+    assert reader.page.evaluate(HEIGHTS) == reader.page.evaluate("heights")
     # Nothing sticks out at the side.
     assert reader.figure.evaluate("n => n.scrollWidth - n.clientWidth") <= 0
     # Nor as the reader moves it.
     for f in FUNCTIONS:
         reader.set(f=f, num_draws=10_000)
-        assert reader.page.evaluate(HEIGHT) == reader.page.evaluate("height")
+        assert reader.page.evaluate(HEIGHTS) == reader.page.evaluate("heights")
 
 
 def test_without_a_script_and_in_print_the_picture_shows(read):
@@ -453,9 +428,9 @@ def test_another_kind_on_the_page_changes_nothing(read):
         return [...style].filter((name) => !name.startsWith("--"))
             .map((name) => `${name}: ${style.getPropertyValue(name)}`).join("; ");
     })"""
-    both = read().open("both")
-    both.page.locator(".live-figure").nth(1).scroll_into_view_if_needed()
-    both.page.wait_for_function("EvidenceLive.figures.length === 2")
-    together, alone = both.figure.evaluate(styles), read().open().figure.evaluate(styles)
+    several = read().open("three")
+    *_, figure = [several.start(place) for place in range(3)]
+    together = figure.evaluate(styles)
+    alone = several.open().figure.evaluate(styles)
     assert len(alone) > 50
     assert together == alone

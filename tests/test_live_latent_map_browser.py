@@ -7,45 +7,18 @@ import numpy as np
 import pytest
 import torch
 from browser import axe_violations
-from live_window import FIRST, Finger, PlaneWindow, windows
-from small_book import SmallBook, code
+from browser_book import LATENT_MAP
+from live_window import FIRST, HEIGHTS, PHONE, Finger, PlaneWindow
 
 from evidence.live import LatentMap
 
 pytestmark = pytest.mark.browser
 
-# The last layer is handed over in bytes, the first in float16; the weights are large, so that the
-# image changes with the code.
-MODEL = """
-import numpy as np, torch
-from torch import nn
-torch.manual_seed(0)
-layers = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 784))
-decoder = nn.Sequential(layers, nn.Sigmoid())
-for parameter in decoder.parameters():
-    parameter.data *= 3
-angles = np.linspace(0, 6, 600)
-spread = np.random.default_rng(0).normal(size=(600, 2))
-codes = 2 * np.stack([np.cos(angles), np.sin(angles)], 1) + 0.3 * spread
-labels = np.arange(600) // 60
-"""
-FIGURE = "from evidence.live import LatentMap\nLatentMap(decoder, codes, labels)"
-PROSE = "Some prose.\n\n" * 30
 PIXELS = (
     "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
 )
-PHONE = {"has_touch": True, "is_mobile": True, "viewport": {"width": 390, "height": 844}}
-HEIGHT = "document.querySelector('.live-figure').getBoundingClientRect().height"
 TRAITS = ("start", "end", "walked")
 HANDLES = {"start": ".lm-start", "end": ".lm-end", "walked": ".lm-walker"}
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A built book with the figure on a page."""
-    pages = {"map": [code(MODEL), code(FIGURE), PROSE]}
-    book = SmallBook(tmp_path_factory.mktemp("live"), pages)
-    return book.built()
 
 
 class Reader(PlaneWindow):
@@ -88,18 +61,11 @@ class Reader(PlaneWindow):
         mouse.up()
 
 
-@pytest.fixture
-def read(chromium, server):
-    """Open windows: `read(base=…, **options)` of a browser context."""
-    with windows(chromium, server, Reader) as open_window:
-        yield open_window
-
-
 @pytest.fixture(scope="module")
 def python():
     """The figure of the page, made in this process."""
     names = {}
-    exec(MODEL, names)
+    exec(LATENT_MAP, names)
     return LatentMap(names["decoder"], names["codes"], names["labels"])
 
 
@@ -332,7 +298,7 @@ def test_the_walk_takes_its_time_and_can_be_stopped(read, python):
     assert np.abs(reader.image() - before).max() > 10
     assert reader.button("Walk").count() == 1
     check_shown(reader, python)
-    reader.page.wait_for_timeout(200)
+    reader.frames()
     assert reader.value("walked") == walked
     # It goes on from where it was, to the end; and from the end, from the start.
     reader.set(walked=0.95)
@@ -443,15 +409,9 @@ def test_axe_finds_nothing(read, scheme, width):
 
 @pytest.mark.parametrize("width", [320, 600, 780, 1280])
 def test_nothing_moves_as_it_starts(read, width):
-    reader = read(viewport={"width": width, "height": 900})
-    reader.page.add_init_script(
-        "document.addEventListener('DOMContentLoaded', () => { window.before = HEIGHT; });".replace(
-            "HEIGHT", HEIGHT
-        )
-    )
-    reader.open()
-    reader.page.wait_for_timeout(200)
-    assert reader.page.evaluate(HEIGHT) == reader.page.evaluate("before")
+    reader = read(viewport={"width": width, "height": 900}).open()
+    reader.frames()
+    assert reader.page.evaluate(HEIGHTS) == reader.page.evaluate("heights")
     # Nothing sticks out at the side, and little room is left at the end.
     assert reader.figure.evaluate("n => n.scrollWidth - n.clientWidth") <= 0
     room = reader.figure.locator(".lm-grid").evaluate(
@@ -461,13 +421,14 @@ def test_nothing_moves_as_it_starts(read, width):
 
 
 def test_it_follows_the_pages_colours(read):
-    ink = "(canvas) => [...canvas.getContext('2d').getImageData(14, 14, 1, 1).data]"
+    ink = "[...canvas.getContext('2d').getImageData(14, 14, 1, 1).data].slice(0, 3)"
     reader = read(color_scheme="light").open()
-    light = reader.figure.locator(".lm-image").evaluate(ink)
+    image = reader.figure.locator(".lm-image").element_handle()
+    light = image.evaluate(f"canvas => {ink}")
     reader.page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    reader.page.wait_for_timeout(100)
-    dark = reader.figure.locator(".lm-image").evaluate(ink)
-    assert dark[:3] != light[:3]
+    reader.page.wait_for_function(
+        f"([canvas, light]) => {ink}.join() !== light.join()", arg=[image, light]
+    )
 
 
 def test_without_a_script_and_in_print_the_picture_shows(read):

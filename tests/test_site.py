@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
-from browser import Record, axe_violations
+from browser import PATIENCE, Record, axe_violations
 from bs4 import BeautifulSoup
 
 pytestmark = pytest.mark.browser
 
 REPO = Path(__file__).parents[1]
 SITE = REPO / "_build" / "html"
-SCREENSHOTS = REPO / "_build" / "screenshots"
+# Pictures of all pages, for people to look at, are taken only when they are asked for.
+SCREENSHOTS = REPO / "_build" / "screenshots" if os.environ.get("EVIDENCE_SCREENSHOTS") else None
 WIDE = {"width": 1280, "height": 900}
 NARROW = {"width": 390, "height": 844}
 LONGEST_PICTURE = {"light": 30_000, "dark": 5_000, "narrow": 8_000}
 # How much a page may move while it loads: half of what counts as good.
 LARGEST_SHIFT = 0.05
 
-MEASURE_SHIFT = """
+WATCH = """
 window.layoutShift = 0;
 window.shifted = [];
 new PerformanceObserver((list) => {
@@ -32,10 +36,24 @@ new PerformanceObserver((list) => {
     window.shifted.push(...moved.map(({ node }) => `${node.nodeName}.${node.className}`));
   }
 }).observe({ type: "layout-shift", buffered: true });
+const { error } = console;
+console.error = (...words) => {
+  window.hasFailed = true;
+  error(...words);
+};
 """
-# Scripts that start when the page is there are given a moment to draw.
-SETTLED = """() => document.fonts.ready.then(() => new Promise((resolve) =>
-  setTimeout(() => requestAnimationFrame(() => setTimeout(resolve)), 200)))"""
+# Whether the live figures in sight run; one that failed is among the faults of the console.
+STARTED = """() => window.hasFailed ||
+  [...document.querySelectorAll("[data-live]")].every((figure) => {
+    const { top, bottom } = figure.getBoundingClientRect();
+    return bottom < 0 || top > innerHeight || figure.matches(".live-started");
+  })"""
+# What changed is drawn, and scripts have had their turns.
+DRAWN = """async () => {
+  await document.fonts.ready;
+  for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+  await new Promise(requestIdleCallback);
+}"""
 # Elements that reach over the right edge and are not inside something that scrolls or hides it.
 OVERFLOWING = """() => {
   const width = document.documentElement.clientWidth;
@@ -80,12 +98,10 @@ WITHOUT_PARTS = """() => {
 }"""
 # Then colours, which take most of the time, are looked at once for each kind of element: of those
 # alike in name, class and style, and within others that are alike in turn, the first is left. What
-# has no text any more goes.
+# has no text any more goes. What is hidden stays, for axe passes over it.
 COLOR_RULES = ("color-contrast", "link-in-text-block")
 COLORS = {"runOnly": list(COLOR_RULES)}
 ALL_BUT_COLORS = {"rules": {rule: {"enabled": False} for rule in COLOR_RULES}}
-# In a narrow window, the text is the same but for what scrolls.
-SCROLLING = {"runOnly": ["scrollable-region-focusable"]}
 WITHOUT_REPETITION = """() => {
   for (const plain of document.querySelectorAll("article pre")) {
     if (plain.withColors) plain.replaceWith(plain.withColors);
@@ -97,16 +113,16 @@ WITHOUT_REPETITION = """() => {
       const { color, backgroundColor, fontSize, fontWeight, opacity } = getComputedStyle(element);
       const own = [element.localName, element.className, color, backgroundColor, fontSize,
         fontWeight, opacity].join();
-      const isTop = element.localName === "article";
+      const isTop = element.localName === "body";
       kinds.set(element, isTop ? own : own + kindOf(element.parentElement));
     }
     return kinds.get(element);
   };
   const seen = new Set();
   const repeated = [];
-  for (const element of document.querySelectorAll("article *")) {
+  for (const element of document.querySelectorAll("body *")) {
     const texts = [...element.childNodes].filter((n) => n.nodeType === 3 && n.data.trim());
-    if (texts.length === 0) continue;
+    if (texts.length === 0 || !element.checkVisibility({ visibilityProperty: true })) continue;
     // A link is compared with the text around it.
     const isAroundLink = element.querySelector(":scope > a") !== null;
     if (seen.has(kindOf(element)) && !isAroundLink) repeated.push(...texts);
@@ -116,7 +132,7 @@ WITHOUT_REPETITION = """() => {
     let rest = text.parentElement;
     text.remove();
     const isBare = (part) => part.childElementCount === 0 && !part.textContent.trim();
-    while (rest.localName !== "article" && isBare(rest)) {
+    while (rest.localName !== "body" && isBare(rest)) {
       const around = rest.parentElement;
       rest.remove();
       rest = around;
@@ -171,18 +187,29 @@ def context(chromium):
     context = chromium.new_context(
         viewport=WIDE, color_scheme="light", reduced_motion="reduce", accept_downloads=True
     )
-    context.add_init_script(MEASURE_SHIFT)
-    SCREENSHOTS.mkdir(exist_ok=True)
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(WATCH)
     yield context
     context.close()
+
+
+@pytest.fixture(scope="module")
+def windows(context, server):
+    """One for pages over http, one for pages from files: to make one takes as long as a page."""
+    windows = {}
+    for kind, base in (("http", server), ("file", f"file://{SITE}")):
+        page = context.new_page()
+        windows[kind] = page, Record(page, base)
+    return windows
 
 
 @dataclass
 class Visit:
     """What was seen of one page in one go through it."""
 
-    http: Record
-    file: Record
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    foreign: dict[str, list[str]] = field(default_factory=dict)
+    asked: dict[str, list[str]] = field(default_factory=dict)
     themes: dict[str, str] = field(default_factory=dict)
     overflow: dict[str, list[str]] = field(default_factory=dict)
     axe: dict[str, list[str]] = field(default_factory=dict)
@@ -199,58 +226,79 @@ def name(request):
 
 
 @pytest.fixture(scope="module")
-def visit(name, context, server):
+def visit(name, windows):
     """Go through a page once: wide, in light and dark, over http; then narrow, from a file."""
-    page = context.new_page()
-    page.set_viewport_size(WIDE)
-    visit = Visit(http=Record(page, server), file=None)
-    page.emulate_media(color_scheme="dark")
-    page.goto(f"{server}/{name}")
-    measure(page, visit, "wide")
-    take_picture(page, visit, name, "dark")
-    page.emulate_media(color_scheme="light")
-    take_picture(page, visit, name, "light")
-    visit.folds = unopened_folds(page)
-    page.evaluate(UNFOLD)
-    visit.scrolled = page.evaluate(SCROLLED)
-    visit.colored = page.evaluate(WITHOUT_PARTS)
-    visit.axe["wide"] = axe_violations(page, ALL_BUT_COLORS)
-    page.evaluate(WITHOUT_REPETITION)
-    visit.axe["light"] = axe_violations(page, COLORS)
-    page.emulate_media(color_scheme="dark")
-    visit.axe["dark"] = axe_violations(page, COLORS)
-    page.close()
-
-    page = context.new_page()
-    page.set_viewport_size(NARROW)
-    page.emulate_media(color_scheme="light")
-    visit.file = Record(page, f"file://{SITE}")
-    page.goto(f"file://{SITE / name}")
-    measure(page, visit, "narrow")
-    take_picture(page, visit, name, "narrow")
-    page.evaluate(UNFOLD)
-    visit.parted = page.evaluate(PARTED)
-    page.evaluate(WITHOUT_PARTS)
-    visit.axe["narrow"] = axe_violations(page, ALL_BUT_COLORS, within=".bd-header-article")
-    visit.axe["narrow"] += axe_violations(page, SCROLLING)
-    page.close()
+    visit = Visit()
+    with opened(visit, windows, "http", name, WIDE, "dark") as page:
+        measure(page, visit, "wide")
+        look(page, visit, name, "dark")
+        page.emulate_media(color_scheme="light")
+        look(page, visit, name, "light")
+        visit.folds = unopened_folds(page)
+        page.evaluate(UNFOLD)
+        visit.scrolled = page.evaluate(SCROLLED)
+        visit.colored = page.evaluate(WITHOUT_PARTS)
+        visit.axe["wide"] = axe_violations(page, ALL_BUT_COLORS)
+        page.evaluate(WITHOUT_REPETITION)
+        visit.axe["light"] = axe_violations(page, COLORS)
+        page.emulate_media(color_scheme="dark")
+        page.evaluate(DRAWN)
+        visit.axe["dark"] = axe_violations(page, COLORS)
+    with opened(visit, windows, "file", name, NARROW, "light") as page:
+        measure(page, visit, "narrow")
+        look(page, visit, name, "narrow")
+        page.evaluate(UNFOLD)
+        visit.parted = page.evaluate(PARTED)
+        page.evaluate(WITHOUT_PARTS)
+        visit.axe["narrow"] = axe_violations(page, ALL_BUT_COLORS)
     return visit
 
 
+@contextmanager
+def opened(visit, windows, kind, name, size, scheme):
+    """Open a page; in the end, note what went wrong and what it asked for."""
+    page, record = windows[kind]
+    page.goto("about:blank")
+    record.forget()
+    page.set_viewport_size(size)
+    page.emulate_media(color_scheme=scheme)
+    page.goto(f"{record.base}/{name}")
+    yield page
+    visit.faults[kind] = [*record.faults]
+    visit.foreign[kind] = [*record.foreign]
+    visit.asked[kind] = [*record.asked]
+
+
 def measure(page, visit, width):
-    page.evaluate(SETTLED)
+    page.wait_for_function(STARTED)
+    page.evaluate(DRAWN)
     visit.shift[width] = page.evaluate("[layoutShift, shifted]")
+    # A figure further down starts when a reader comes near.
+    for figure in page.locator("[data-live]").all():
+        figure.scroll_into_view_if_needed()
+        page.wait_for_function(STARTED)
+    page.evaluate("scrollTo(0, 0)")
+    page.evaluate(DRAWN)
     visit.overflow[width] = page.evaluate(OVERFLOWING)
 
 
-def take_picture(page, visit, name, how):
-    target = name.removesuffix(".html").replace("/", "-")
-    # Not as png, and not as a full page, which both take several times as long.
+def look(page, visit, name, how):
+    page.evaluate(DRAWN)
+    visit.themes[how] = page.evaluate("document.documentElement.dataset.theme")
+    if SCREENSHOTS is None:
+        return
+    # Not as a full page, which takes several times as long.
     width = page.viewport_size["width"]
     height = min(page.evaluate("document.documentElement.scrollHeight"), LONGEST_PICTURE[how])
     with resized(page, {"width": width, "height": height}):
-        page.screenshot(path=SCREENSHOTS / f"{target}.{how}.jpeg", quality=85)
-    visit.themes[how] = page.evaluate("document.documentElement.dataset.theme")
+        take_picture(page, f"{name.removesuffix('.html').replace('/', '-')}.{how}")
+
+
+def take_picture(page, name):
+    if SCREENSHOTS is not None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        # Not as png, which takes several times as long.
+        page.screenshot(path=SCREENSHOTS / f"{name}.jpeg", quality=85)
 
 
 @contextmanager
@@ -273,21 +321,21 @@ def unopened_folds(page):
 
 
 def test_no_error_over_http(visit):
-    assert visit.http.faults == []
+    assert visit.faults["http"] == []
 
 
 def test_no_error_from_a_file(visit):
-    assert visit.file.faults == []
+    assert visit.faults["file"] == []
 
 
 def test_nothing_is_asked_of_another_host(visit):
-    assert visit.http.foreign == []
-    assert visit.file.foreign == []
+    assert visit.foreign == {"http": [], "file": []}
 
 
 def test_no_page_asks_for_what_it_does_not_need(name, visit):
-    for record in (visit.http, visit.file):
-        asked = " ".join(record.asked)
+    assert visit.asked.keys() == {"http", "file"}
+    for addresses in visit.asked.values():
+        asked = " ".join(addresses)
         assert "icons.woff" in asked
         assert "fa-solid" not in asked
         assert ("searchindex.js" in asked) == (name == "search.html")
@@ -332,12 +380,33 @@ def test_everything_folded_opens_by_keyboard(visit):
 # What the source of a page holds, before any script
 
 
+class Identifiers(HTMLParser):
+    """Collects the identifiers of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if name == "id"]
+
+
 class Source:
-    """The HTML of one page."""
+    """The HTML of one page, read only as far as a test asks."""
 
     def __init__(self, path: Path) -> None:
-        self.soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        self.ids = [element["id"] for element in self.soup.find_all(id=True)]
+        self.html = path.read_text(encoding="utf-8")
+
+    @cached_property
+    def soup(self) -> BeautifulSoup:
+        return BeautifulSoup(self.html, "html.parser")
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """All identifiers. Of a page that is linked to, no more is needed."""
+        collector = Identifiers()
+        collector.feed(self.html)
+        return collector.found
 
     def links(self) -> list[str]:
         """Addresses of all that a page links to or loads."""
@@ -496,7 +565,7 @@ def test_search_finds_pages(context, server):
     # Summaries of the pages found come a moment later.
     page.wait_for_load_state("networkidle")
     assert page.locator("#search-results ul.search li").count() >= 2
-    page.screenshot(path=SCREENSHOTS / "search-results.png")
+    take_picture(page, "search-results")
     assert axe_violations(page) == []
     assert record.faults == record.foreign == []
     page.close()
@@ -513,7 +582,7 @@ def test_a_sidebar_opens_and_closes_on_a_telephone(chapter, side, scheme):
     chapter.keyboard.press("Enter")
     sidebar = chapter.locator(f"#pst-{side}-sidebar-modal")
     sidebar.locator("nav a").first.wait_for()
-    chapter.screenshot(path=SCREENSHOTS / f"sidebar-{side}.{scheme}.png")
+    take_picture(chapter, f"sidebar-{side}.{scheme}")
     assert axe_violations(chapter, within=f"#pst-{side}-sidebar-modal") == []
     chapter.keyboard.press("Escape")
     sidebar.wait_for(state="hidden")
@@ -526,7 +595,7 @@ def test_the_menu_of_downloads(chapter, scheme):
     button.focus()
     chapter.keyboard.press("Enter")
     chapter.locator(".dropdown-menu.show a").first.wait_for()
-    chapter.screenshot(path=SCREENSHOTS / f"downloads.{scheme}.png")
+    take_picture(chapter, f"downloads.{scheme}")
     assert axe_violations(chapter, within=".bd-header-article") == []
     with chapter.expect_download() as download:
         chapter.evaluate(
