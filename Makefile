@@ -8,7 +8,7 @@ PORT ?= 8000
 NBVAL := $(BIN)/pytest --nbval --nbval-current-env -n auto --dist loadscope notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve models notebooks lint format unit nbval build browser budget bench mutants lock clean
+.PHONY: help book test lab serve models notebooks lint format unit nbval build browser budget bench mutants lock fonts clean
 
 # An environment keeps the Python that it was made with: another one asked for is not passed over.
 ifeq ($(origin PYTHON),command line)
@@ -81,6 +81,9 @@ mutants: $(STAMP) ## break the mathematics in many small ways and list what no t
 
 lock: $(STAMP) ## compile requirements.txt from pyproject.toml
 	$(BIN)/python -m evidence_book lock $(LOCK)
+
+fonts: $(STAMP) ## make the book's fonts again from their pinned packages
+	$(BIN)/python -m evidence_book fonts
 
 clean: ## remove what was built, and the environment
 	rm -rf _build mutants $(VENV)

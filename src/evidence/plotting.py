@@ -13,6 +13,7 @@ that a curve plays::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,7 @@ import matplotlib.patheffects
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
@@ -49,6 +51,12 @@ CLASS_COLORS = tuple(map(to_hex, mpl.color_sequences["petroff10"]))
 """Ten colours for classes without an order (arXiv 2107.02270), also for the colour-blind. Ten are
 too many to be told apart in grey, so `scatter_codes` writes the class's number as well."""
 
+FONTS = Path(__file__).parent / "fonts"
+"""The folder of the fonts that figures are set in: the sans of the pages."""
+
+FAMILIES = ("Evidence Sans", "DejaVu Sans")
+"""What text is set in; the second, which comes with matplotlib, has what the first lacks."""
+
 WIDTH = 7.4
 """Inches from edge to edge of the text column, at 96 CSS pixels an inch."""
 
@@ -69,6 +77,7 @@ def use_style() -> None:
     size in the text around. In Jupyter the pictures have two pixels for each of these. Calling it
     again changes nothing.
     """
+    _register_fonts()
     mpl.rcParams.update(
         {
             "figure.figsize": (6.4, 3.6),
@@ -78,8 +87,9 @@ def use_style() -> None:
             "savefig.facecolor": PAPER,
             "savefig.dpi": 192,
             "savefig.bbox": "tight",
-            "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
-            "mathtext.fontset": "dejavuserif",
+            "font.family": list(FAMILIES),
+            # The letters of the pages' formulas, Computer Modern; they come with matplotlib.
+            "mathtext.fontset": "cm",
             "font.size": 10.5,
             "axes.titlesize": 11,
             "axes.titlepad": 8,
@@ -119,6 +129,14 @@ def use_style() -> None:
         }
     )
     _double_pixels_in_jupyter()
+
+
+def _register_fonts() -> None:
+    """Make the book's fonts known to matplotlib in this process, whatever the system has."""
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for path in sorted(FONTS.glob("*.ttf")):
+        if str(path) not in known:
+            font_manager.fontManager.addfont(path)
 
 
 def _double_pixels_in_jupyter() -> None:

@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     serve = commands.add_parser("serve", help="build and serve; rebuild on every save")
     serve.add_argument("--port", type=int, default=8000, help="port on this machine (%(default)s)")
     commands.add_parser("budget", help="measure what each built page costs its reader")
+    commands.add_parser("fonts", help="make the book's fonts again from their pinned packages")
     lock = commands.add_parser("lock", help="write requirements.txt from pyproject.toml")
     lock.add_argument("--upgrade", action="store_true", help="take the newest versions of all")
     in_order = commands.add_parser("stages", help="make targets in order and print their seconds")
@@ -127,6 +128,14 @@ def run(root: Path, options: argparse.Namespace) -> int:
         from evidence_book import serving
 
         serving.serve(root, options.port)
+    elif options.command == "fonts":
+        from evidence_book import fonts
+
+        try:
+            print("\n".join(f"wrote {path}" for path in fonts.make()))
+        except fonts.FontsError as error:
+            print(error, file=sys.stderr)
+            return 1
     elif options.command == "budget":
         from evidence_book import budget
 

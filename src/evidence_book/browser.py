@@ -6,14 +6,17 @@ import functools
 import http.server
 import os
 import shutil
+import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
-__all__ = ["NoBrowserError", "launched", "served"]
+from evidence.plotting import FONTS
+
+__all__ = ["NoBrowserError", "hidden_fonts", "launched", "served"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = (
@@ -27,6 +30,14 @@ ARGUMENTS = (
     # Otherwise text is as wide as the machine's settings make it.
     "--font-render-hinting=none",
 )
+FONTCONFIG = """\
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig>
+  <dir>{fonts}</dir>
+  <cachedir>{cache}</cachedir>
+</fontconfig>
+"""
 ADVICE = """no Chromium was found. Any of these helps:
 - install the system's: `apt-get install chromium`, or Google Chrome;
 - let playwright fetch one: `python -m playwright install chromium`;
@@ -52,11 +63,38 @@ def find_chromium(playwright: Playwright) -> str:
 
 
 @contextmanager
-def launched() -> Iterator[Browser]:
-    """Run a Chromium without a window."""
-    with sync_playwright() as playwright:
+def hidden_fonts() -> Iterator[dict[str, str]]:
+    """Give the environment variables by which a program sees no font of the system.
+
+    It sees those that the figures are drawn with, for Chromium reads no font at all, not even a
+    page's own, where there is none.
+    """
+    with tempfile.TemporaryDirectory(prefix="evidence-fonts-") as folder:
+        settings = Path(folder) / "fonts.conf"
+        settings.write_text(
+            FONTCONFIG.format(fonts=FONTS, cache=Path(folder) / "cache"), encoding="utf-8"
+        )
+        yield {"FONTCONFIG_FILE": str(settings)}
+
+
+@contextmanager
+def launched(environment: Mapping[str, str] | None = None) -> Iterator[Browser]:
+    """Run a Chromium without a window.
+
+    Parameters
+    ----------
+    environment : mapping of str to str, optional
+        Variables to set; by default those of `hidden_fonts`, so that nothing depends on the fonts
+        of the machine. With an empty mapping it sees those as well.
+    """
+    with ExitStack() as stack:
+        if environment is None:
+            environment = stack.enter_context(hidden_fonts())
+        playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(
-            executable_path=find_chromium(playwright), args=list(ARGUMENTS)
+            executable_path=find_chromium(playwright),
+            args=list(ARGUMENTS),
+            env={**os.environ, **environment},
         )
         yield browser
         browser.close()

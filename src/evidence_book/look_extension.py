@@ -144,6 +144,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(
         nodes.citation, override=True, html=(visit_citation, HTML5Translator.depart_citation)
     )
+    # After KaTeX's, one of whose fonts it cuts down.
+    app.add_css_file("fonts/fonts.css", priority=800)
     # Last, so that it overrides the style sheets of all other extensions.
     app.add_css_file("evidence.css", priority=900)
     app.add_js_file("evidence.js", loading_method="defer")

@@ -126,7 +126,9 @@ def execution_key(notebook: nbformat.NotebookNode, root: Path) -> str:
     """
     digest = hashlib.sha256()
     digest.update(closure_hash(_imports(notebook, root), root / "src" / "evidence").encode())
-    digest.update(hashlib.sha256((root / "requirements.txt").read_bytes()).digest())
+    fonts = sorted((root / "src" / "evidence" / "fonts").glob("*.ttf"))
+    for path in [root / "requirements.txt", *fonts]:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     digest.update(".".join(platform.python_version_tuple()[:2]).encode())
     for name in SETTINGS_IN_KEY:
         digest.update(f"{name}={os.environ.get(name, '')}".encode())
