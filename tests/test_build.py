@@ -337,7 +337,9 @@ def test_a_page_that_writes_to_stderr_fails_every_build_and_says_what_it_wrote(t
     book = SmallBook(tmp_path, {"noisy": [code("1"), code(noise)], "good": [code(count("good"))]})
     for _ in range(2):
         assert book.main("build") == 1
-        assert "book/noisy.md failed:\ncell 2 wrote to stderr:\nfont cache" in capsys.readouterr().err
+        assert (
+            "book/noisy.md failed:\ncell 2 wrote to stderr:\nfont cache" in capsys.readouterr().err
+        )
     assert book.main("notebooks") == 1
     assert not list((book.root / "notebooks").glob("*.ipynb"))
     book.change("book/noisy.md", "stderr)", "stdout)")

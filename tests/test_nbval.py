@@ -173,9 +173,7 @@ def test_what_nbval_runs_is_what_the_build_shows(book):
 def shown(book, name):
     """Return what the cells of a page gave, pictures included."""
     page = executed(book.path(name), open_cache(book.root))
-    return [
-        (cell.execution_count, cell.outputs) for cell in page.cells if cell.cell_type == "code"
-    ]
+    return [(cell.execution_count, cell.outputs) for cell in page.cells if cell.cell_type == "code"]
 
 
 def test_some_cells_of_a_notebook_are_not_kept_as_a_page(book):
