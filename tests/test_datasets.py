@@ -1204,6 +1204,28 @@ def test_entropy_of_the_sample(cached):
     assert mean_pixel_entropy(load_mnist("test").images) == pytest.approx(expected, rel=1e-6)
 
 
+def test_the_first_digits_are_the_beginning(cached):
+    digits = load_mnist("test", "sample")
+    few = digits.first(7)
+    assert (len(few), few.split, few.source) == (7, "test", "sample")
+    assert torch.equal(few.images, digits.images[:7])
+    assert torch.equal(few.labels, digits.labels[:7])
+    whole = digits.first(1_000)
+    assert torch.equal(whole.images, digits.images)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1_001])
+def test_there_are_no_more_digits_than_there_are(cached, count):
+    with pytest.raises(ValueError, match=f"count: given {count}, accepted: 1 to 1000"):
+        load_mnist("test", "sample").first(count)
+
+
+@pytest.mark.parametrize("count", [1.0, True, None])
+def test_digits_are_counted_in_whole_numbers(cached, count):
+    with pytest.raises(TypeError, match=f"count: given {type(count).__name__}, accepted: an int"):
+        load_mnist("test", "sample").first(count)
+
+
 # --- the full set itself ------------------------------------------------------------------------
 
 

@@ -173,3 +173,10 @@ def test_the_default_dtype_makes_no_difference(monkeypatch, tmp_path):
         torch.set_default_dtype(torch.float32)
     assert torch.equal(found, expected)
     assert found.dtype == torch.float32
+
+
+def test_the_diffusion_of_digits_asks_how_many_epochs_its_digits_take(monkeypatch):
+    asked = []
+    monkeypatch.setattr(trained, "epochs_for", lambda n, e: asked.append((n, e)) or 1)
+    assert digit_diffusion()[1].epochs == 1
+    assert asked == [(200, 2)]

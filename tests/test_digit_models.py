@@ -10,7 +10,7 @@ import torch
 
 from evidence import digit_models
 from evidence.datasets import load_mnist
-from evidence.digit_models import digit_vae
+from evidence.digit_models import digit_autoencoder, digit_classifier, digit_vae, epochs_for
 from evidence.objectives import negative_elbo, warm_up
 from evidence.pixels import LogisticPixels
 
@@ -91,3 +91,34 @@ def test_the_default_type_of_numbers_makes_no_difference(cache):
     assert {p.dtype for p in (*again.parameters(), *grey.parameters())} == {torch.float32}
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("num_digits", "epochs", "expected"),
+    [
+        (4_000, 60, 60), (12_000, 60, 60), (60_000, 60, 12), (60_000, 30, 6), (60_000, 10, 2),
+        (60_000, 3, 1), (60_000, 1, 1), (60_000, 0, 0), (24_000, 7, 4), (4_000, 0, 0),
+    ],
+)  # fmt: skip
+def test_many_digits_take_fewer_epochs(num_digits, epochs, expected):
+    assert epochs_for(num_digits, epochs) == expected
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs"),
+    [(lambda: digit_autoencoder(2), 30), (lambda: digit_vae(2), 60), (digit_classifier, 10)],
+)
+def test_every_recipe_asks_how_many_epochs_its_digits_take(monkeypatch, recipe, epochs, few_digits):
+    asked = []
+    monkeypatch.setattr(digit_models, "epochs_for", lambda n, e: asked.append((n, e)) or 1)
+    rates = []
+    monkeypatch.setattr(
+        digit_models,
+        "train_once",
+        lambda model, *_, epochs, schedule, **__: rates.append(
+            (epochs, schedule(torch.optim.SGD(model.parameters())).T_max)
+        ),
+    )
+    recipe()
+    assert asked == [(400, epochs)]
+    assert rates == [(1, 1)]

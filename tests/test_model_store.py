@@ -6,14 +6,22 @@ import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
 
-from evidence import model_store
-from evidence.model_store import DamagedModelWarning, model_key, train_once
+from evidence import model_store, training
+from evidence.checkpoint import RunState
+from evidence.model_store import (
+    DamagedModelWarning,
+    NotStoredError,
+    model_key,
+    train_once,
+    without_training,
+)
 from evidence.models import Autoencoder, squared_error
 from evidence.objectives import warm_up
 from evidence.training import adam
@@ -215,6 +223,104 @@ def test_a_training_that_fails_stores_nothing(cache):
     assert not list(cache.glob("*.safetensors"))
 
 
+class Stop(BaseException):
+    """Ends a training as the end of its process would."""
+
+
+def stopping(after):
+    """An evaluation that stops the run in one of its epochs, and draws as `test_error` does not."""
+    done = []
+
+    def evaluate(model):
+        done.append(None)
+        if len(done) == after:
+            raise Stop
+        return test_error(model)
+
+    return evaluate, done
+
+
+def noisy_error(model, batch, generator):
+    return squared_error(model, batch + torch.randn(batch.shape, generator=generator))
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(model_store, "CHECKPOINT_SECONDS", 0.0)
+
+
+RUN = {
+    "loss": noisy_error,
+    "epochs": 6,
+    "schedule": partial(torch.optim.lr_scheduler.StepLR, step_size=2),
+    "ema_decay": 0.9,
+}
+
+
+@pytest.mark.usefixtures("often")
+def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bits(monkeypatch, cache):
+    expected, history = call(**RUN)
+    for path in cache.glob("*.safetensors"):
+        path.unlink()
+
+    evaluate, done = stopping(after=4)
+    # The evaluation is part of the key; what the test counts must not be.
+    monkeypatch.setattr(model_store, "model_key", lambda *_, **__: "0" * 64)
+    monkeypatch.setattr(training, "describe_run", lambda **_: {"model": ""})
+    with pytest.raises(Stop):
+        call(**RUN, evaluate=evaluate)
+    (part,) = cache.glob("*.part")
+    assert not list(cache.glob("*.safetensors"))
+
+    model, again = call(**RUN, evaluate=evaluate)
+    assert len(done) == 4 + 3  # epochs 4, which was lost, to 6
+    assert same(weights(model), weights(expected))
+    assert again == history
+    assert not part.exists()
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("how", ["cut short", "empty", "another file"])
+def test_a_damaged_checkpoint_starts_anew_with_a_warning(monkeypatch, cache, how):
+    expected, history = call(**RUN)
+    (path,) = cache.glob("*.safetensors")
+    content = {"cut short": path.read_bytes()[:-5], "empty": b"", "another file": b"text"}[how]
+    path.rename(f"{path}.part")
+    Path(f"{path}.part").write_bytes(content)
+    with pytest.warns(DamagedModelWarning, match="part .*the training starts anew") as caught:
+        model, again = call(**RUN)
+    assert caught[0].filename == __file__
+    assert same(weights(model), weights(expected))
+    assert again == history
+    assert [path.suffix for path in cache.iterdir() if path.suffix != ".lock"] == [".safetensors"]
+
+
+def test_short_epochs_leave_no_checkpoint_each(monkeypatch, cache):
+    seen = []
+    save = RunState.save
+    monkeypatch.setattr(
+        RunState, "save", lambda run, *rest: seen.append(run.history.epochs) or save(run, *rest)
+    )
+    call(epochs=5)
+    assert seen == [5]
+    monkeypatch.setattr(model_store, "CHECKPOINT_SECONDS", 0.0)
+    call(epochs=4)
+    assert seen == [5, 1, 2, 3, 4]
+
+
+def test_without_training_only_what_is_stored_is_given(trainings, cache):
+    with without_training(), pytest.raises(NotStoredError, match="small is not stored"):
+        call()
+    assert not trainings
+    expected, history = call()
+    with without_training():
+        model, again = call()
+    assert same(weights(model), weights(expected))
+    assert again == history
+    call(epochs=3)  # outside, as ever
+    assert len(trainings) == 2
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../a", "A", "a/b", "ä"])
 def test_names_that_are_no_plain_words_are_refused(name, cache):
     with pytest.raises(ValueError, match="lower-case letters, digits and hyphens"):
@@ -227,6 +333,8 @@ def test_arguments_that_train_does_not_know_are_refused(cache, tmp_path):
         call(epoch_count=3)
     with pytest.raises(TypeError, match="accepts no checkpoint"):
         call(checkpoint=tmp_path / "run")
+    with pytest.raises(TypeError, match="accepts no checkpoint_seconds"):
+        call(checkpoint_seconds=1.0)
     assert not cache.exists()
 
 

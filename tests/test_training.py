@@ -599,6 +599,30 @@ OTHER_RUNS = {
 }
 
 
+def test_a_checkpoint_is_written_no_more_often_than_asked_and_at_the_end(tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    save = RunState.save
+    monkeypatch.setattr(
+        RunState, "save", lambda run, *rest: saved.append(run.history.epochs) or save(run, *rest)
+    )
+
+    def three_seconds(model):
+        now[0] += 3.0
+        return {}
+
+    for path, seconds in (("every", 0.0), ("seldom", 7.0), ("never", 1e9)):
+        arguments = {"epochs": 7, "evaluate": three_seconds, "checkpoint_seconds": seconds}
+        resumable(Noisy(), tmp_path / path, **arguments)
+    assert saved == [1, 2, 3, 4, 5, 6, 7, 3, 6, 7, 7]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), "10", True])
+def test_an_impossible_time_between_checkpoints_is_refused(tmp_path, seconds):
+    with pytest.raises(ValueError, match=r"checkpoint_seconds is .*; accepted are finite numbers"):
+        resumable(Noisy(), tmp_path / "run", checkpoint_seconds=seconds)
+
+
 @pytest.mark.parametrize("name", OTHER_RUNS)
 def test_the_checkpoint_of_another_run_is_refused_and_kept(tmp_path, name):
     path = tmp_path / "run.safetensors"

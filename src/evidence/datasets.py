@@ -139,6 +139,25 @@ class Digits:
     def __len__(self) -> int:
         return len(self.images)
 
+    def first(self, count: int) -> Digits:
+        """Return the first digits: for what is measured, or drawn, on no more than so many.
+
+        Parameters
+        ----------
+        count : int
+            From 1 to ``len(self)``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there are not so many, or `count` is not an int.
+        """
+        if type(count) is not int:
+            raise TypeError(f"count: given {type(count).__name__}, accepted: an int")
+        if not 1 <= count <= len(self):
+            raise ValueError(f"count: given {count}, accepted: 1 to {len(self)}")
+        return Digits(self.images[:count], self.labels[:count], self.source, self.split)
+
     def __repr__(self) -> str:
         return f"Digits({len(self):,} images, split={self.split!r}, source={self.source!r})"
 

@@ -117,6 +117,7 @@ def train(
     ema_decay: float | None = None,
     seed: int = 0,
     checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 0.0,
     progress: bool | None = None,
     description: str = "training",
 ) -> History:
@@ -163,6 +164,9 @@ def train(
         Of the order of the data and of the loss's draws.
     checkpoint : path, optional
         A safetensors file, written after every epoch. If it is there, the run goes on from it.
+    checkpoint_seconds : float
+        The least time between two writings of the checkpoint, for short epochs of large models; it
+        is written after the last epoch all the same.
     progress : bool, optional
         Whether to show a bar; by default, unless the environment has ``EVIDENCE_PROGRESS=0``.
     description : str
@@ -190,6 +194,7 @@ def train(
     _check_whole_number("epochs", epochs, at_least=0)
     _check_whole_number("batch_size", batch_size, at_least=1)
     _check_decay(ema_decay)
+    _check_seconds(checkpoint_seconds)
     device = tensors[0].device
     forward = _forward_context(autocast, device, parameters)
     is_bar_shown = _is_bar_shown() if progress is None else progress
@@ -220,6 +225,7 @@ def train(
     # faults in every epoch.
     shuffled = [torch.empty_like(tensor, requires_grad=False) for tensor in tensors]
     sizes = [len(part) for part in shuffled[0].split(batch_size)]
+    saved_at = time.monotonic()
     with (
         _restored(model, run.result) as keep_weights,
         _bar(epochs * len(sizes), history.epochs * len(sizes), description, is_bar_shown) as bar,
@@ -251,8 +257,10 @@ def train(
             )
             if run.scheduler is not None:
                 run.scheduler.step()
-            if checkpoint is not None:
+            is_due = time.monotonic() - saved_at >= checkpoint_seconds or history.epochs == epochs
+            if checkpoint is not None and is_due:
                 run.save(checkpoint, definition)
+                saved_at = time.monotonic()
             keep_weights()
             bar.set_postfix(loss=f"{history.loss[-1]:.5g}", refresh=False)
     if run.average is not None:
@@ -537,6 +545,11 @@ def _check_decay(value: float | None) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"ema_decay is {value!r}; accepted are numbers in [0, 1), and None")
+
+
+def _check_seconds(value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"checkpoint_seconds is {value!r}; accepted are finite numbers from 0")
 
 
 def _is_bar_shown() -> bool:

@@ -23,7 +23,7 @@ from evidence.diffusion.losses import denoising_loss
 from evidence.diffusion.networks import ImageNetwork, VectorNetwork
 from evidence.diffusion.prediction import NetworkDenoiser
 from evidence.diffusion.schedule import cosine_log_snr
-from evidence.digit_models import digit_autoencoder, digit_vae
+from evidence.digit_models import digit_autoencoder, digit_vae, epochs_for
 from evidence.history import History
 from evidence.likelihood import draw
 from evidence.model_store import train_once
@@ -157,7 +157,7 @@ def digit_diffusion(
         (images, digits.labels) if conditional else images,
         name="digits-with-labels" if conditional else "digits",
         log_snr=DIGIT_LOG_SNR,
-        epochs=DIGIT_EPOCHS,
+        epochs=epochs_for(len(images), DIGIT_EPOCHS),
         batch_size=64,
         lr=1.5e-3,
         ema_decay=0.995,
