@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8000
 # Tests run on all cores; a notebook's cells stay together on one.
-NBVAL := $(BIN)/pytest --nbval --nbval-current-env -n auto --dist loadscope notebooks
+NBVAL := $(BIN)/pytest --nbval --nbval-current-env -n auto --dist loadscope --no-loadscope-reorder notebooks
 
 .DEFAULT_GOAL := help
 .PHONY: help book test lab serve models notebooks lint format unit nbval build browser budget bench mutants lock fonts clean

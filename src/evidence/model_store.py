@@ -246,4 +246,6 @@ def _checkpoint_beside(path: Path | None) -> Path | None:
     except DamagedFileError as error:
         warnings.warn(f"{error}; the training starts anew", DamagedModelWarning, stacklevel=3)
         checkpoint.unlink()
+    except OSError:  # of another user, who does not share it
+        return None
     return checkpoint

@@ -22,6 +22,7 @@ __all__ = [
     "CacheWarning",
     "NoCacheError",
     "cache_dir",
+    "cache_problem",
     "folder_setting",
     "make_settings_absolute",
     "not_kept",
@@ -63,6 +64,20 @@ def cache_dir() -> Path:
         # Without a home folder the path begins with "~", and a folder of that name would be made.
         raise NoCacheError(f"no home folder is known, and the user's cache would be {folder}")
     return folder
+
+
+def cache_problem() -> str | None:
+    """Return why nothing can be kept in the cache, in words; None where it can.
+
+    The folder is made if it is missing. A full disk is noticed as well.
+    """
+    try:
+        probe = cache_dir() / f".probe-{secrets.token_hex(8)}"
+        write_whole(probe, b"probe")
+        probe.unlink()
+    except OSError as error:
+        return f"the cache cannot be written ({error})"
+    return None
 
 
 def folder_setting(name: str) -> Path | None:

@@ -13,8 +13,9 @@ sys.modules["rfc3987_syntax"] = None
 
 from sphinx_external_toc.parsing import MalformedError  # noqa: E402
 
-from evidence_book import checks, execution, locking, pairing, stages  # noqa: E402
-from evidence_book.pages import PageError  # noqa: E402
+from evidence.storage import make_settings_absolute  # noqa: E402
+from evidence_book import checks, execution, locking, models, pairing, stages  # noqa: E402
+from evidence_book.pages import PageError, find_pages  # noqa: E402
 
 
 def build(root: Path) -> int:
@@ -59,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     whole.add_argument(
         "--browser", action="store_true", help="stop at once where what follows has no Chromium"
     )
+    commands.add_parser(
+        "models", parents=[jobs], help="train the models that several pages use; goes on if stopped"
+    )
     commands.add_parser("notebooks", help="write the paired notebooks from the executed pages")
     commands.add_parser("check-pairs", help="compare the notebooks with their pages")
     serve = commands.add_parser("serve", help="build and serve; rebuild on every save")
@@ -71,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     in_order.add_argument("--make", default="make", help="the command (%(default)s)")
     in_order.add_argument("targets", nargs="+", help="of the Makefile")
     options = parser.parse_args(arguments)
+    make_settings_absolute()
     root = Path.cwd()
     if not (root / "_toc.yml").exists():
         parser.error(f"there is no _toc.yml in {root}; run this in the book's top folder")
@@ -116,6 +121,8 @@ def run(root: Path, options: argparse.Namespace) -> int:
         with execution.only_build(root):
             execution.report(root, options.jobs)
             return build(root)
+    elif options.command == "models":
+        models.report(find_pages(root), options.jobs)
     elif options.command == "notebooks":
         with execution.only_build(root):
             for path in pairing.write_notebooks(root):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from jupyter_cache.cache.main import JupyterCacheBase
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from evidence.storage import cache_problem
+from evidence_book import models
 from evidence_book.pages import (
     cache_folder,
     cell_timeout,
@@ -110,15 +114,32 @@ def only_build(root: Path) -> Iterator[None]:
         build_lock(root).release(force=True)
 
 
-def prepare_kernels(root: Path) -> None:
-    """Set the environment of kernels, and do once what each of them would do at its start.
+def prepare_kernels(root: Path, pages: Iterable[Path], jobs: int | None = None) -> None:
+    """Set the environment of kernels, and do once what several of them would do or wait for.
 
-    A kernel that finds no list of fonts makes one, for seconds, and says so in its first page.
+    Models that several pages use are trained here, two at a time on two cores. A kernel that finds
+    no list of fonts makes one, for seconds, and says so in its first page. Where the cache cannot
+    be written in, kernels get one below ``_build``: a warning in each page would be of no use.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of ``_toc.yml``.
+    pages : iterable of Path
+        What is to be executed.
+    jobs : int, optional
+        How many models are trained at once; by default one on each core.
     """
     set_kernel_environment(root)
+    if (problem := cache_problem()) is not None:
+        own = root / "_build" / ".cache"
+        print(f"{problem}; this build uses {own.relative_to(root)}", file=sys.stderr, flush=True)
+        os.environ["EVIDENCE_CACHE"] = str(own)
     Path(os.environ["MPLCONFIGDIR"]).mkdir(parents=True, exist_ok=True)
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     import matplotlib.font_manager  # noqa: F401 (importing it makes the list)
+
+    models.train_all(pages, jobs)
 
 
 def keep_outputs(root: Path, page: Path, nb: nbformat.NotebookNode, seconds: float) -> None:
@@ -179,14 +200,12 @@ def execute_pages(root: Path, jobs: int | None = None) -> list[Execution]:
     jobs = os.cpu_count() or 1 if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"jobs: expected 1 or more, got {jobs}")
-    cache = open_cache(root)
     pages = find_pages(root)
     seconds = dict.fromkeys(pages, 0.0)
-    waiting = {page: read_page(page) for page in pages}
-    waiting = {page: nb for page, nb in waiting.items() if not _is_cached(cache, nb)}
+    waiting = unexecuted(root, pages)
     failures = []
     if waiting:
-        prepare_kernels(root)
+        prepare_kernels(root, waiting, jobs)
 
     def keep(page: Path, nb: nbformat.NotebookNode, taken: float) -> None:
         seconds[page] = taken
@@ -206,12 +225,34 @@ def execute_pages(root: Path, jobs: int | None = None) -> list[Execution]:
 
     async def run_all() -> None:
         slots = asyncio.Semaphore(jobs)
-        await asyncio.gather(*(run(page, nb, slots) for page, nb in waiting.items()))
+        await asyncio.gather(
+            *(run(page, waiting[page], slots) for page in longest_first(root, waiting))
+        )
 
     asyncio.run(run_all())
     if failures:
         raise ExecutionError("\n\n".join(failures))
     return [Execution(page, seconds[page]) for page in pages]
+
+
+def unexecuted(root: Path, pages: Iterable[Path]) -> dict[Path, nbformat.NotebookNode]:
+    """Return those pages, as notebooks, that have no outputs for the present code and settings."""
+    cache = open_cache(root)
+    notebooks = {page: read_page(page) for page in pages}
+    return {page: nb for page, nb in notebooks.items() if not _is_cached(cache, nb)}
+
+
+def longest_first(root: Path, pages: Iterable[Path]) -> list[Path]:
+    """Order pages by how long they took last, so that no core waits for a long one at the end.
+
+    Those that were never executed come first, from the end of the book, where pages take longest.
+    """
+    seconds = {
+        record.uri: record.data["execution_seconds"]
+        for record in reversed(open_cache(root).list_cache_records())
+    }
+    from_the_end = list(pages)[::-1]
+    return sorted(from_the_end, key=lambda page: -seconds.get(str(page), math.inf))
 
 
 def executed(page: Path, cache: JupyterCacheAbstract) -> nbformat.NotebookNode:

@@ -146,7 +146,7 @@ PUNCTUATION = "\u00a0‘’“”–—…·°±×½²"
 GREEK = "αβγδεζηθικλμνξοπρσςτυφχψωΓΔΘΛΞΠΣΦΨΩ"
 SIGNS = "−√∞≈≠≤≥∂∑←↑→↓↔▸▾◂✓●"
 RAISED_AND_LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉"
-# Thin spaces, a bar and a tilde over a letter, and the signs of the noise schedule: ᾱₜ, λₜ, β̃ₜ, 10⁻³.
+# Thin spaces, a bar and a tilde over a letter, and signs of the noise schedule: ᾱₜ, λₜ, β̃ₜ, 10⁻³.
 IN_FIGURES = "\u2009\u2011\u0303\u0304ᾱₜ⁻‖"
 
 CHARACTERS = {

@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from evidence_book.pages import read_page, set_kernel_environment
+from evidence_book.pages import KERNEL_SETTINGS, read_page
 
 RECIPE_MODULES = ("evidence.digit_models", "evidence.diffusion.trained")
 SEEDS = range(3)
@@ -165,7 +165,7 @@ def train_all(pages: Iterable[Path], jobs: int | None = None) -> list[str]:
     names = models_of(pages)
     if not names:
         return []
-    set_kernel_environment()
+    os.environ.update(KERNEL_SETTINGS)
     # Bars of several processes at once need one lock, and each a line of its own.
     context = multiprocessing.get_context("spawn")
     lock, lines = context.RLock(), context.Queue()

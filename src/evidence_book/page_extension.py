@@ -23,6 +23,7 @@ from evidence_book.execution import (
     executed,
     match_pages_by_code,
     prepare_kernels,
+    unexecuted,
     wait_for_other_builds,
 )
 from evidence_book.pages import (
@@ -131,8 +132,10 @@ def be_the_only_build(app: Sphinx, config: Config) -> None:
 
 def prepare_to_execute(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
     """Prepare for kernels, which myst-nb starts where a page has no outputs yet."""
-    if docnames:
-        prepare_kernels(Path(app.srcdir))
+    root = Path(app.srcdir)
+    pages = [root / f"{name}.md" for name in docnames if _is_notebook_page(root, name)]
+    if waiting := unexecuted(root, pages):
+        prepare_kernels(root, waiting)
 
 
 def forget_unfinished_build(app: Sphinx, config: Config) -> None:

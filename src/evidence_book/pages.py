@@ -13,6 +13,7 @@ import nbformat
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from evidence.source_code import closure_hash, imported_names
+from evidence.storage import make_settings_absolute
 
 PAGE_FORMAT = "md:myst"
 # Settings that change what a page computes belong to the key of its outputs.
@@ -44,6 +45,7 @@ def set_kernel_environment(root: Path) -> None:
         The folder of ``_toc.yml``. Matplotlib's settings and its list of fonts are kept below it:
         a reader's own ``matplotlibrc`` changes no picture of the book.
     """
+    make_settings_absolute()
     os.environ.update(KERNEL_SETTINGS)
     os.environ["MPLCONFIGDIR"] = str(root / "_build" / ".matplotlib")
 
