@@ -8,15 +8,15 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserType, sync_playwright
 
 from evidence.plotting import FONTS
 
-__all__ = ["NoBrowserError", "hidden_fonts", "launched", "served"]
+__all__ = ["NoBrowserError", "launched", "only_fonts", "opened", "served"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = (
@@ -48,7 +48,7 @@ class NoBrowserError(FileNotFoundError):
     """There is no Chromium, or none where one was said to be."""
 
 
-def find_chromium(playwright: Playwright) -> str:
+def find_chromium(kind: BrowserType) -> str:
     """Return the path of a Chromium: the one named, the system's, or playwright's own."""
     named = os.environ.get("EVIDENCE_CHROMIUM")
     if named:
@@ -56,48 +56,52 @@ def find_chromium(playwright: Playwright) -> str:
             raise NoBrowserError(f"EVIDENCE_CHROMIUM is {named!r}, and no such file exists")
         return named
     found = next(filter(None, map(shutil.which, NAMES)), None)
-    own = playwright.chromium.executable_path
+    own = kind.executable_path
     if found is None and not Path(own).is_file():
         raise NoBrowserError(ADVICE)
     return found or own
 
 
 @contextmanager
-def hidden_fonts() -> Iterator[dict[str, str]]:
-    """Give the environment variables by which a program sees no font of the system.
+def only_fonts(folder: Path = FONTS) -> Iterator[dict[str, str]]:
+    """Give the environment variables by which a program sees the fonts of a folder alone.
 
-    It sees those that the figures are drawn with, for Chromium reads no font at all, not even a
-    page's own, where there is none.
+    By default they are those that figures are drawn with. One there must be: where there is none,
+    Chromium reads not even the fonts that a page brings.
     """
-    with tempfile.TemporaryDirectory(prefix="evidence-fonts-") as folder:
-        settings = Path(folder) / "fonts.conf"
+    with tempfile.TemporaryDirectory(prefix="evidence-fonts-") as place:
+        settings = Path(place) / "fonts.conf"
         settings.write_text(
-            FONTCONFIG.format(fonts=FONTS, cache=Path(folder) / "cache"), encoding="utf-8"
+            FONTCONFIG.format(fonts=folder, cache=Path(place) / "cache"), encoding="utf-8"
         )
         yield {"FONTCONFIG_FILE": str(settings)}
 
 
 @contextmanager
-def launched(environment: Mapping[str, str] | None = None) -> Iterator[Browser]:
-    """Run a Chromium without a window.
-
-    Parameters
-    ----------
-    environment : mapping of str to str, optional
-        Variables to set; by default those of `hidden_fonts`, so that nothing depends on the fonts
-        of the machine. With an empty mapping it sees those as well.
-    """
-    with ExitStack() as stack:
-        if environment is None:
-            environment = stack.enter_context(hidden_fonts())
-        playwright = stack.enter_context(sync_playwright())
-        browser = playwright.chromium.launch(
-            executable_path=find_chromium(playwright),
+def opened(kind: BrowserType, fonts: Path | None = FONTS) -> Iterator[Browser]:
+    """Run a browser of a playwright that runs already; arguments as in `launched`."""
+    with only_fonts(fonts) if fonts else nullcontext({}) as environment:
+        browser = kind.launch(
+            executable_path=find_chromium(kind),
             args=list(ARGUMENTS),
             env={**os.environ, **environment},
         )
         yield browser
         browser.close()
+
+
+@contextmanager
+def launched(fonts: Path | None = FONTS) -> Iterator[Browser]:
+    """Run a Chromium without a window.
+
+    Parameters
+    ----------
+    fonts : Path or None
+        The folder of the fonts that it sees beside those of a page. By default it is the book's, so
+        that nothing depends on the machine; None are those of the system.
+    """
+    with sync_playwright() as playwright, opened(playwright.chromium, fonts) as browser:
+        yield browser
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -153,12 +153,31 @@ function roundTicks(low, high, count) {
   return { ticks, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
 }
 
-// The colour that CSS computes for an element, as [red, green, blue] from 0 to 255.
+// The red, green and blue of a colour as `getComputedStyle` writes it, from 0 to 255; undefined
+// where it is written in another space.
+function readColor(text) {
+  const [, space, numbers] = /^(rgba?\(|color\(srgb )([^)]*)\)$/.exec(text) ?? [];
+  if (!space) return undefined;
+  const scale = space.startsWith("rgb") ? 1 : 255;
+  return numbers.split(/[\s,/]+/, 3).map((number) => (
+    Math.round(Math.min(Math.max((Number(number) || 0) * scale, 0), 255)) // "none" is 0
+  ));
+}
+
+// The colour that CSS computes for an element, as [red, green, blue] from 0 to 255. It is read as
+// text: browsers that guard against being recognised give false pixels of a canvas.
 function computedColor(node, property = "color") {
-  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  context.fillStyle = getComputedStyle(node).getPropertyValue(property);
-  context.fillRect(0, 0, 1, 1);
-  return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+  const text = getComputedStyle(node).getPropertyValue(property);
+  if (!text) return [0, 0, 0]; // not on the page yet
+  const color = readColor(text);
+  if (color) return color;
+  // CSS itself takes it to red, green and blue.
+  const probe = element("span", { hidden: true });
+  probe.style.color = `color-mix(in srgb, ${text} 100%, black)`;
+  document.documentElement.append(probe);
+  const mixed = getComputedStyle(probe).color;
+  probe.remove();
+  return readColor(mixed) ?? [0, 0, 0];
 }
 
 // Light text stands on a dark page: so it is in the book, in Jupyter and elsewhere.
