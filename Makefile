@@ -67,7 +67,7 @@ notebooks: $(STAMP) ## write the paired notebooks from the pages
 	$(BIN)/python -m evidence_book notebooks
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/python -m evidence_book lab
 
 serve: $(STAMP) ## rebuild and serve on every save, at http://localhost:8000, or at PORT
 	$(BIN)/python -m evidence_book serve --port $(PORT)

@@ -17,15 +17,22 @@ from unittest import mock
 
 import nbformat
 import pytest
+from myst_nb.core.read import is_myst_markdown_notebook
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from small_book import REPO, SmallBook, code, equation
+from small_book import HEADER, REPO, SmallBook, code, equation
 
 from evidence_book import execution, locking, page_extension
 from evidence_book.__main__ import build, main
 from evidence_book.execution import execute_pages, executed, only_build, open_cache
-from evidence_book.pages import KERNEL_SETTINGS, execution_key, find_pages
+from evidence_book.pages import (
+    KERNEL_SETTINGS,
+    execution_key,
+    find_pages,
+    is_notebook,
+    read_page,
+)
 from evidence_book.pairing import notebook_text
 
 FIGURE = """\
@@ -418,6 +425,68 @@ def test_header_without_end_is_named(tmp_path, capsys):
     book.write("book/one.md", "---\njupytext:\n")
     assert book.main("execute") == 1
     assert re.search(r"the header of .*one\.md has no end", capsys.readouterr().err)
+
+
+HEADERS = {
+    "as jupytext writes it": (lambda text: text, True),
+    "blank behind the line": (lambda text: text.replace("---", "--- ", 1), True),
+    "blank before the colon": (lambda text: text.replace("jupytext:", "jupytext :"), True),
+    "quoted": (lambda text: text.replace("jupytext:", "'jupytext':"), True),
+    "remarks": (lambda text: text.replace("---\n", "---  # MyST\n# x\n", 1), True),
+    "ends of lines as on Windows": (lambda text: text.replace("\n", "\r\n"), True),
+    "the entry of myst-nb": (lambda text: "---\nfile_format: mystnb\n---\n", True),
+    "another format": (lambda text: text.replace("format_name: myst", "format_name: light"), False),
+    "no header": (lambda text: "", False),
+    "of other entries": (lambda text: "---\ntitle: Page\n---\n", False),
+    "within the page": (lambda text: "\n" + text, False),
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_one_rule_decides_what_is_a_notebook(tmp_path, header):
+    change, expected = HEADERS[header]
+    page = tmp_path / "one.md"
+    page.write_bytes((change(HEADER) + "# One\n\n" + code("1 + 1")).encode())
+    assert is_notebook(page) == expected
+    # As myst-nb is given it.
+    assert is_myst_markdown_notebook(page.read_text(encoding="utf-8-sig")) == expected
+    if expected:
+        assert [cell.source for cell in read_page(page).cells] == ["# One", "1 + 1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\ufeff" + HEADER, "begins with a byte order mark, .*: expected UTF-8 without one"),
+        (
+            "---\njupytext:\n---\n",
+            "names no format: expected .*format_name: myst`, got 'jupytext:'",
+        ),
+        ("---\njupytext: myst\n---\n", "names no format: .* got 'jupytext: myst'"),
+        ("-" + HEADER, "cannot be read"),
+        (HEADER + "```{code-cell}\n---\na: [\n---\n1\n```\n", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("command", ["execute", "notebooks", "check-pairs"])
+def test_header_that_tools_read_differently_is_named(tmp_path, capsys, text, message, command):
+    book = SmallBook(tmp_path, {"one": []})
+    book.write("book/one.md", text)
+    assert book.main(command) == 1
+    assert re.search(rf"one\.md {message}", capsys.readouterr().err)
+
+
+def test_page_that_is_executed_without_a_notebook_fails_the_build(tmp_path, capsys, monkeypatch):
+    book = SmallBook(tmp_path, {"one": [code("1 + 1")], "two": []})
+    execute_pages(book.root)
+    # As if myst-nb went by another rule.
+    found = [book.path("two")]
+    monkeypatch.setattr(page_extension, "find_pages", lambda root: found)
+    assert build(book.root) == 1
+    said = plain(capsys.readouterr().err)
+    assert re.search(
+        r"one\.md: WARNING: this page is executed, and is none of those that have", said
+    )
+    assert said.count("WARNING") == 1
 
 
 def test_malformed_contents_are_named(tmp_path, capsys):

@@ -55,6 +55,8 @@ def soup(book, name):
 # --- faults ------------------------------------------------------------------------------------
 
 # Pages of faults: their parts, and the results of their cells.
+# Claims that no cell shows.
+HIDDEN = ("loop", "list", "quiet", "kept", "first")
 FAULTY_PAGES = {
     "far": ([equation("eq-far")], []),
     "claims": (
@@ -63,6 +65,23 @@ FAULTY_PAGES = {
             *(code(f"cell({number})") for number in range(5)),
         ],
         [claim(f"eq-{name}") for name in ("gone", "d", "far", "twice", "twice")],
+    ),
+    "places": (
+        [
+            *(
+                equation(f"eq-{name}")
+                for name in ("loop", "list", "quiet", "kept", "first", "told")
+            ),
+            code("for label in ['eq-loop']:\n    claims.exact(label, 'a', left=1, right=1)"),
+            code('[claims.exact("eq-list", "a", left=1, right=1)]'),
+            code("claims.bound('eq-quiet', 'a', lower=1, upper=1);"),
+            code("kept = claims.exact(\n    'eq-kept', 'a', left=1, right=1\n)"),
+            code("claims.exact('eq-first', 'a', left=1, right=1)\n1"),
+            # No claim is made of the label that is only told of, nor of one that it begins.
+            code("'eq-told'"),
+            code("claims.exact('eq-told-more', 'a', left=1, right=1)"),
+        ],
+        [None] * 7,
     ),
     "looks": (
         [
@@ -84,6 +103,11 @@ SAID_OF_THEM = [
     r"claims\.md:\d+: .*claim 'eq-d' has no equation of that label",
     r"claims\.md:\d+: .*'eq-far' stands on another page than its equation \(book/far\)",
     r"claims\.md:\d+: .*equation 'eq-twice' is claimed more than once",
+    *(
+        rf"places\.md: .*equation 'eq-{name}' has no claim: a cell .* must be the cell's last expr"
+        for name in HIDDEN
+    ),
+    r"places\.md: .*equation 'eq-told' has no claim: add one to its page .*'def-…'",
     r"looks\.md:\d+: .*bad TeX: .*\n.*\\frac",
     r"looks\.md:\d+: .*bad TeX: .*\\nosuch",
     r"looks\.md:\d+: .*bad TeX: .*\\unheard",

@@ -1,10 +1,13 @@
 """The Python side of the live figures, and what the build makes of their state."""
 
 import base64
+import copy
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -13,8 +16,10 @@ from docutils import nodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from myst_nb.core.render import WIDGET_STATE_MIMETYPE, WIDGET_VIEW_MIMETYPE, MimeData
+from nbconvert import HTMLExporter
 from scipy.spatial import Delaunay
 from torch import nn
+from traitlets.config import Config
 
 from evidence.live import CodeSpace
 from evidence.live.code_space import decoder_layers, largest_holes
@@ -281,6 +286,26 @@ def test_its_output_holds_text_picture_and_widget(figure):
     assert data["text/plain"] == repr(figure)
     assert data[WIDGET_VIEW_MIMETYPE]["model_id"] == figure.model_id
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG\r\n")
+
+
+def test_nbconvert_shows_the_picture_if_told_to_keep_no_state(figure):
+    data, metadata = figure._repr_mimebundle_()
+    output = nbformat.v4.new_output("display_data", data, metadata)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=[output])])
+    # As nbclient and JupyterLab leave it.
+    state = {data[WIDGET_VIEW_MIMETYPE]["model_id"]: {"state": {}}}
+    notebook.metadata["widgets"] = {WIDGET_STATE_MIMETYPE: {"version_major": 2, "state": state}}
+    manager = "@jupyter-widgets/html-manager"
+    plain, _ = HTMLExporter().from_notebook_node(copy.deepcopy(notebook))
+    assert data["image/png"] not in plain
+    assert manager in plain
+    # The option that README.md names.
+    settings = Config({"ClearMetadataPreprocessor": {"enabled": True}})
+    told, _ = HTMLExporter(config=settings).from_notebook_node(notebook)
+    assert f'src="data:image/png;base64,{data["image/png"]}"' in told
+    assert manager not in told
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    assert "--ClearMetadataPreprocessor.enabled=True" in readme
 
 
 def test_the_picture_follows_the_point(figure):

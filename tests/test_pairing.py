@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -151,6 +152,7 @@ def test_failing_page_leaves_all_notebooks(book):
 
 def test_notebook_of_a_page_that_is_gone_is_removed(book):
     book.contents(["one"])
+    book.path("part/two").unlink()
     assert write_notebooks(book.root) == [notebook(book, "part/two")]
     assert not notebook(book, "part/two").exists()
     assert problems(book.root) == []
@@ -169,6 +171,156 @@ def test_notebook_of_no_page_stays_if_it_holds_work(book, edited):
     assert write_notebooks(book.root) == []
     assert mine.read_bytes() == before
     assert problems(book.root) == ["notebooks/mine.ipynb has no page book/mine.md"]
+
+
+@pytest.mark.parametrize("how", ["left out", "no header"])
+def test_notebook_of_a_page_that_is_there_is_never_removed(book, how):
+    if how == "left out":
+        book.contents(["one"])
+    else:
+        book.write("book/part/two.md", "# Two\n\nNo cells.\n")
+    before = notebook(book, "part/two").read_bytes()
+    assert write_notebooks(book.root) == []
+    assert notebook(book, "part/two").read_bytes() == before
+    assert problems(book.root) == [
+        "notebooks/part/two.ipynb has a page that is no notebook of _toc.yml, book/part/two.md"
+    ]
+
+
+# --- edits of notebooks -------------------------------------------------------------------------
+
+
+def new_source(nb):
+    nb.cells[0].source = nb.cells[0].source.replace("Some prose", "My prose")
+
+
+def new_code(nb):
+    cells(nb)[0].source = "1 + 2"
+
+
+def new_cell(nb):
+    nb.cells.append(nbformat.v4.new_markdown_cell("Mine."))
+
+
+def cell_less(nb):
+    del nb.cells[-1]
+
+
+def cells_swapped(nb):
+    nb.cells[0], nb.cells[1] = nb.cells[1], nb.cells[0]
+
+
+def new_tag(nb):
+    cells(nb)[0].metadata["tags"] = ["hide-input"]
+
+
+EDITS = [new_source, new_code, new_cell, cell_less, cells_swapped, new_tag]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_notebook_is_not_overwritten(book, edit, monkeypatch):
+    edit_notebook(edit)(book)
+    before = {path: path.read_bytes() for path in pairing.all_notebooks(book.root)}
+    book.change("book/part/two.md", "Other", "Another")
+    # It is told before anything is executed.
+    monkeypatch.setattr(pairing, "execute_pages", lambda root: pytest.fail("executed"))
+    with pytest.raises(pairing.EditedNotebookError) as refused:
+        write_notebooks(book.root)
+    (message,) = str(refused.value).splitlines()
+    assert message.startswith("notebooks/one.ipynb was edited, and book/one.md says something else")
+    for kept in ("page", "notebook"):
+        assert f"notebooks --keep {kept}`" in message
+    assert before == {path: path.read_bytes() for path in pairing.all_notebooks(book.root)}
+    assert problems(book.root)[0].startswith(message)
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_the_page_of_an_edited_notebook_can_be_kept(book, edit):
+    before, page = notebook(book).read_bytes(), book.path("one").read_bytes()
+    edit_notebook(edit)(book)
+    assert write_notebooks(book.root, keep="page") == [notebook(book)]
+    assert notebook(book).read_bytes() == before
+    assert book.path("one").read_bytes() == page
+    assert problems(book.root) == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "old", "new"),
+    [
+        (new_source, "Some prose.", "My prose."),
+        (new_code, "1 + 1", "1 + 2"),
+        (
+            new_tag,
+            "```{code-cell} ipython3\n1",
+            "```{code-cell} ipython3\n:tags: [hide-input]\n\n1",
+        ),
+    ],
+)
+def test_an_edited_notebook_can_be_kept(book, edit, old, new, monkeypatch):
+    monkeypatch.setattr(pairing, "execute_pages", lambda root: None)
+    monkeypatch.setattr(pairing, "executed", lambda page, cache: pairing.read_page(page))
+    page = book.path("one").read_text(encoding="utf-8")
+    assert old in page
+    edit_notebook(edit)(book)
+    assert write_notebooks(book.root, keep="notebook")[0] == book.path("one")
+    # Nothing else of the page changed.
+    assert book.path("one").read_text(encoding="utf-8") == page.replace(old, new)
+    assert write_notebooks(book.root) == []
+
+
+def run_and_folded(nb):
+    """As Jupyter saves a notebook that was run and looked at."""
+    nb.metadata.language_info = {
+        "name": "python",
+        "version": "3.13.1",
+        "pygments_lexer": "ipython3",
+    }
+    nb.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    for cell in cells(nb):
+        cell.metadata |= {"collapsed": True, "scrolled": True, "trusted": True}
+        cell.metadata.execution = {"iopub.status.busy": "2026-01-01T00:00:00Z"}
+        cell.execution_count += 7
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="new")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda book: edit_notebook(run_and_folded)(book),
+        lambda book: notebook(book).unlink(),
+        lambda book: notebook(book).write_text("<<<<<<< HEAD\n", encoding="utf-8"),
+        # Edited on both sides alike, as by saving a notebook that Jupyter pairs.
+        lambda book: (
+            edit_notebook(new_source)(book),
+            book.change("book/one.md", "Some prose", "My prose"),
+        ),
+        # Written before notebooks kept what they were written from.
+        lambda book: edit_notebook(lambda nb: nb.metadata.pop(pairing.DIGEST))(book),
+    ],
+)
+def test_what_holds_no_edit_of_its_own_is_written_anew(book, change):
+    change(book)
+    assert write_notebooks(book.root) == [notebook(book)]
+    assert problems(book.root) == []
+
+
+def test_pages_of_this_book_survive_a_round_trip_to_the_letter():
+    for page in pairing.find_pages(REPO):
+        text = page.read_text(encoding="utf-8")
+        written = pairing.page_text(pairing.read_page(page), page)
+        # Of several empty lines between cells, one is kept.
+        assert written == re.sub(r"\n{3,}(?=```)", "\n\n", text), page
+
+
+def test_command_tells_of_an_edit_and_takes_what_is_told(book, capsys):
+    page, text = book.path("one"), notebook(book).read_bytes()
+    edit_notebook(new_source)(book)
+    assert book.main("notebooks") == 1
+    assert "notebooks/one.ipynb was edited" in capsys.readouterr().err
+    assert book.main("notebooks", "--keep", "notebook") == 0
+    assert "My prose." in page.read_text(encoding="utf-8")
+    assert notebook(book).read_bytes() != text
+    assert "wrote book/one.md\nwrote notebooks/one.ipynb\n" in capsys.readouterr().out
 
 
 # --- disagreement -------------------------------------------------------------------------------
@@ -226,15 +378,26 @@ DISAGREEMENTS = {
     ),
     "edited notebook": (
         edit_notebook(lambda nb: nb.cells[0].update(source="# Other")),
-        "one.ipynb differs from its page",
+        "one.ipynb was edited, and book/one.md says something else",
+    ),
+    "edited both": (
+        lambda book: (
+            book.change("book/one.md", "Some prose", "New prose"),
+            edit_notebook(lambda nb: nb.cells[0].update(source="# Other"))(book),
+        ),
+        "one.ipynb was edited, and book/one.md says something else",
     ),
     "missing notebook": (
         lambda book: notebook(book).unlink(),
         "one.ipynb is missing: run `make notebooks`",
     ),
     "orphan": (
-        lambda book: book.contents(["part/two"]),
+        lambda book: book.path("one").rename(book.path("renamed")) and book.contents(["part/two"]),
         "one.ipynb has no page book/one.md",
+    ),
+    "left out": (
+        lambda book: book.contents(["part/two"]),
+        "one.ipynb has a page that is no notebook of _toc.yml, book/one.md",
     ),
     "conflict of versions": (
         lambda book: notebook(book).write_text("<<<<<<< HEAD\n", encoding="utf-8"),

@@ -63,7 +63,15 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser(
         "models", parents=[jobs], help="train the models that several pages use; goes on if stopped"
     )
-    commands.add_parser("notebooks", help="write the paired notebooks from the executed pages")
+    notebooks = commands.add_parser(
+        "notebooks", help="write the paired notebooks from the executed pages"
+    )
+    notebooks.add_argument(
+        "--keep", choices=["page", "notebook"],
+        help="what counts where a notebook was edited and its page says something else",
+    )  # fmt: skip
+    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab, paired with the pages")
+    lab.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to JupyterLab")
     commands.add_parser("check-pairs", help="compare the notebooks with their pages")
     serve = commands.add_parser("serve", help="build and serve; rebuild on every save")
     serve.add_argument("--port", type=int, default=8000, help="port on this machine (%(default)s)")
@@ -88,6 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         locking.LockError,
         MalformedError,
         PageError,
+        pairing.EditedNotebookError,
     ) as error:
         print(error, file=sys.stderr)
         return 1
@@ -125,8 +134,14 @@ def run(root: Path, options: argparse.Namespace) -> int:
         models.report(find_pages(root), options.jobs)
     elif options.command == "notebooks":
         with execution.only_build(root):
-            for path in pairing.write_notebooks(root):
+            for path in pairing.write_notebooks(root, options.keep):
                 print(f"{'wrote' if path.exists() else 'removed'} {path.relative_to(root)}")
+    elif options.command == "lab":
+        from jupyterlab.labapp import LabApp
+
+        pairing.keep_layout_of_pages()
+        # The settings of the pairing are seen from the book's top folder, which is the root.
+        LabApp.launch_instance(["--LabApp.default_url=/lab/tree/notebooks", *options.arguments])
     elif options.command == "check-pairs":
         found = pairing.problems(root)
         print("\n".join(found) or "pages and notebooks agree")

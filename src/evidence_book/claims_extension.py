@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
@@ -20,6 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import get_node_line
 
 from evidence.held_claim import MIME_TYPE, Claim
+from evidence_book.pages import is_notebook, read_page
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ DEFINITION_PREFIX = "def-"
 INLINE_MARKUP = re.compile(r"\$(?P<math>(?:\\.|[^$\\])+)\$|`(?P<code>[^`]+)`|\\(?P<dollar>\$)")
 
 SMALL_NUMBER = re.compile(r"([\d.]+e-\d+)")
+
+CLAIM_CALL = re.compile(r"\bclaims\.\w+\(")
 
 
 class ClaimNode(nodes.General, nodes.Element):
@@ -168,11 +172,23 @@ def check_claims(app: Sphinx, env: BuildEnvironment) -> list[str]:
                 )  # fmt: skip
     for label, (docname, _) in equations.items():
         if not label.startswith(DEFINITION_PREFIX) and label not in claimed:
+            remedy = f"add one to its page (a definition is labelled '{DEFINITION_PREFIX}…')"
+            if _is_named_in_a_cell(label, Path(env.doc2path(docname))):
+                remedy = "a cell of its page makes one, which must be the cell's last expression"
             logger.warning(
-                "equation %r has no claim: add one to its page (a definition is labelled %r)",
-                label, f"{DEFINITION_PREFIX}…", location=docname, type="evidence", subtype="claim",
+                "equation %r has no claim: %s", label, remedy,
+                location=docname, type="evidence", subtype="claim",
             )  # fmt: skip
     return [env.evidence_ledger] if hasattr(env, "evidence_ledger") else []
+
+
+def _is_named_in_a_cell(label: str, page: Path) -> bool:
+    """Tell whether a cell with a call of `claims` names a label, and so would claim it."""
+    if not is_notebook(page):
+        return False
+    cells = [cell.source for cell in read_page(page).cells if cell.cell_type == "code"]
+    named = re.compile(rf"""(["']){re.escape(label)}\1""")
+    return any(named.search(source) and CLAIM_CALL.search(source) for source in cells)
 
 
 def resolve_page(app: Sphinx, doctree: nodes.document, docname: str) -> None:

@@ -30,6 +30,7 @@ from evidence_book.pages import (
     cache_folder,
     cell_timeout,
     execution_key,
+    find_pages,
     is_notebook,
     notebook_of,
     read_page,
@@ -95,6 +96,21 @@ def check_alternative_texts(app: Sphinx, doctree: nodes.document) -> None:
                 "or `:alt:` in its directive",
                 location=(app.env.docname, get_node_line(image)), type="evidence", subtype="alt",
             )  # fmt: skip
+
+
+def check_notebook_is_found(app: Sphinx, doctree: nodes.document) -> None:
+    """Warn of a page that myst-nb executes and the commands of the book take for mere text."""
+    docname = app.env.docname
+    # What myst-nb keeps of a notebook, and of nothing else.
+    if not {"kernelspec", "source_map"} & app.env.metadata[docname].keys():
+        return
+    root = Path(app.srcdir)
+    if root / f"{docname}.md" not in find_pages(root):
+        logger.warning(
+            "this page is executed, and is none of those that have a notebook: expected a page of "
+            "_toc.yml with a header that evidence_book.pages.is_notebook knows",
+            location=docname, type="evidence", subtype="notebook",
+        )  # fmt: skip
 
 
 def offer_notebook(
@@ -172,6 +188,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", note_key)
     app.connect("env-get-outdated", find_outdated_pages)
     app.connect("env-before-read-docs", prepare_to_execute)
+    app.connect("doctree-read", check_notebook_is_found)
     # After the theme has made its buttons (it connects with 501).
     app.connect("html-page-context", offer_notebook, priority=600)
     app.connect("build-finished", finish_build)

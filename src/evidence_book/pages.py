@@ -10,6 +10,9 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import yaml
+from jupytext.myst import MystMetadataParsingError
+from myst_nb.core.read import is_myst_markdown_notebook
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from evidence.source_code import closure_hash, imported_names
@@ -85,19 +88,47 @@ def find_pages(root: Path) -> list[Path]:
 
 
 def is_notebook(page: Path) -> bool:
-    """Tell whether a MyST file is a notebook: whether its header has jupytext's entry."""
-    lines = page.read_text(encoding="utf-8").splitlines()
-    if not lines or lines[0] != "---":
+    """Tell whether a MyST file is a notebook: by the rule of myst-nb, which shows it as one.
+
+    Raises
+    ------
+    PageError
+        If its header has no end, is no YAML, or stands behind a byte order mark: Jupyter would
+        take such a header for text, and myst-nb would not or would fail.
+    """
+    text = page.read_text(encoding="utf-8")
+    if text.startswith("\ufeff"):
+        raise PageError(
+            f"{page} begins with a byte order mark, behind which Jupyter finds no header: expected "
+            "UTF-8 without one"
+        )
+    first, *lines = text.splitlines() or [""]
+    if not first.startswith("---"):
         return False
-    if "---" not in lines[1:]:
+    end = next((n for n, line in enumerate(lines) if line.startswith(("---", "..."))), None)
+    if end is None:
         raise PageError(f"the header of {page} has no end: expected a second line '---'")
-    header = lines[1 : lines.index("---", 1)]
-    return any(line.startswith("jupytext:") for line in header)
+    try:
+        return is_myst_markdown_notebook(text)
+    except AttributeError:  # an entry that should hold others is empty or a word
+        raise PageError(
+            f"the header of {page} names no format: expected `jupytext: text_representation: "
+            f"format_name: myst`, got {'; '.join(lines[:end])!r}"
+        ) from None
 
 
 def read_page(page: Path) -> nbformat.NotebookNode:
-    """Read a MyST page as a notebook without outputs."""
-    return jupytext.read(page, fmt=PAGE_FORMAT)
+    """Read a MyST page as a notebook without outputs.
+
+    Raises
+    ------
+    PageError
+        If its header, or the options of a cell, cannot be read.
+    """
+    try:
+        return jupytext.read(page, fmt=PAGE_FORMAT)
+    except (yaml.YAMLError, MystMetadataParsingError) as error:
+        raise PageError(f"{page} cannot be read: {error}") from error
 
 
 def notebook_of(page: Path, root: Path) -> Path:

@@ -7,12 +7,18 @@ nbval compares that, and pictures would only swell the history.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Any, Literal
 
 import jupytext
 import nbformat
+import yaml
 from jupytext.compare import NotebookDifference, compare_notebooks
+from jupytext.myst import CompactDumper
 
 from evidence.held_claim import MIME_TYPE
 from evidence_book.execution import execute_pages, executed, open_cache
@@ -27,36 +33,132 @@ UNSTORED = (
     "text/markdown",
 )
 
+# The entry of a notebook's metadata by which an edit is known.
+DIGEST = "evidence_sources"
+HEADER = re.compile(r"\A---[^\n]*\n.*?^---[^\n]*\n", re.DOTALL | re.MULTILINE)
 
-def write_notebooks(root: Path) -> list[Path]:
+
+class EditedNotebookError(RuntimeError):
+    """A notebook was edited, and its page says something else."""
+
+
+def write_notebooks(root: Path, keep: Literal["page", "notebook"] | None = None) -> list[Path]:
     """Write the notebook of every page from its executed outputs, and drop notebooks of no page.
 
-    A notebook of no page that is not as this function writes it holds somebody's work, and stays.
+    A notebook of no page that is not as this function writes it holds somebody's work, and stays;
+    so does one whose page is there and is only left out of ``_toc.yml``.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of ``_toc.yml``.
+    keep : {"page", "notebook"}, optional
+        What counts where a notebook was edited and its page says something else. With "notebook",
+        its cells are written into the page first.
 
     Returns
     -------
     list of Path
-        The notebooks whose content changed.
+        The notebooks, and pages, whose content changed.
+
+    Raises
+    ------
+    EditedNotebookError
+        If there is such a notebook and `keep` is not given. Nothing is executed or written.
     """
+    changed = []
+    edited = [page for page in find_pages(root) if _has_lost_edit(page, root)]
+    if edited and keep is None:
+        raise EditedNotebookError("\n".join(_advice(page, root) for page in edited))
+    if keep == "notebook":
+        for page in edited:
+            _write(page, page_text(jupytext.read(notebook_of(page, root)), page))
+            changed.append(page)
     execute_pages(root)
     cache = open_cache(root)
-    changed = []
     expected = set()
     for page in find_pages(root):
         path = notebook_of(page, root)
         expected.add(path)
         text = notebook_text(executed(page, cache))
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".ipynb.tmp")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+            _write(path, text)
             changed.append(path)
     for path in sorted(all_notebooks(root) - expected):
-        if _is_as_written(path):
+        if _is_as_written(path) and not page_of(path, root).exists():
             path.unlink()
             changed.append(path)
     return changed
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _advice(page: Path, root: Path) -> str:
+    notebook, page = (path.relative_to(root) for path in (notebook_of(page, root), page))
+    return (
+        f"{notebook} was edited, and {page} says something else. To take the notebook's cells into "
+        "the page, run `python -m evidence_book notebooks --keep notebook`; to take the page's, "
+        "`python -m evidence_book notebooks --keep page`"
+    )
+
+
+def _has_lost_edit(page: Path, root: Path) -> bool:
+    """Tell whether a notebook holds an edit that its page does not."""
+    try:
+        notebook = jupytext.read(notebook_of(page, root))
+    except (FileNotFoundError, ValueError, nbformat.ValidationError):  # none, or not to be read
+        return False
+    known = (notebook.metadata.get(DIGEST), source_digest(read_page(page)))
+    if source_digest(notebook) in known:
+        return False
+    # A cell has more to it in Jupyter than in a page, whether it is folded, say.
+    as_page = jupytext.reads(jupytext.writes(notebook, fmt=PAGE_FORMAT), fmt=PAGE_FORMAT)
+    return source_digest(as_page) not in known
+
+
+def source_digest(notebook: nbformat.NotebookNode) -> str:
+    """Return a hash of a notebook's cells without their outputs.
+
+    Every written notebook keeps its own: one that was edited since is known by it.
+    """
+    cells = [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class PageDumper(CompactDumper):
+    """Write the options of a cell as pages have them: long lines whole, several lines as several.
+
+    Left alone, jupytext sets every caption and alternative text anew, at 80 characters.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "width": math.inf})
+
+
+def _represent_text(dumper: PageDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+PageDumper.add_representer(str, _represent_text)
+
+
+def keep_layout_of_pages() -> None:
+    """Have jupytext, in this process, write into a page what was edited and change nothing else."""
+    jupytext.myst.CompactDumper = PageDumper
+
+
+def page_text(notebook: nbformat.NotebookNode, page: Path) -> str:
+    """Return the text of a page with the cells of a notebook, and with its own header."""
+    keep_layout_of_pages()
+    new = jupytext.writes(notebook, fmt=PAGE_FORMAT)
+    header = HEADER.match(page.read_text(encoding="utf-8"))[0]
+    return header + new[HEADER.match(new).end() :]
 
 
 def notebook_text(notebook: nbformat.NotebookNode) -> str:
@@ -102,13 +204,15 @@ def problems(root: Path) -> list[str]:
                 notebook, read_page(page), fmt=PAGE_FORMAT, raise_on_first_difference=True
             )
         except NotebookDifference as difference:
-            found.append(f"{name} differs from its page: run `make notebooks`\n{difference}")
+            edited = _has_lost_edit(page, root)
+            advice = f"{name} differs from its page: run `make notebooks`"
+            found.append(f"{_advice(page, root) if edited else advice}\n{difference}")
             continue
         found.extend(f"{name} {problem}" for problem in _output_problems(notebook))
     for path in sorted(all_notebooks(root) - {notebook_of(page, root) for page in pages}):
-        found.append(
-            f"{path.relative_to(root)} has no page {page_of(path, root).relative_to(root)}"
-        )
+        page = page_of(path, root)
+        fault = "has a page that is no notebook of _toc.yml," if page.exists() else "has no page"
+        found.append(f"{path.relative_to(root)} {fault} {page.relative_to(root)}")
     return found
 
 
@@ -145,6 +249,7 @@ def _storable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 del data[kind]
             if "metadata" in output:
                 output["metadata"] = {}
+    notebook.metadata[DIGEST] = source_digest(notebook)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     nbformat.validate(notebook)
     return notebook
