@@ -110,7 +110,7 @@ def check_before(root: Path, options: argparse.Namespace) -> None:
     if builds or command in ("execute", "notebooks"):
         checks.check_writable(root / "_build")
     if builds or command in ("execute", "notebooks", "models"):
-        checks.check_data()
+        checks.check_data(is_tested=bool(targets))
     if builds:
         checks.check_configuration(root)
     if command == "notebooks":

@@ -61,8 +61,13 @@ def check_configuration(root: Path) -> None:
         raise NotReadyError(f"{path} cannot be used: {error}") from None
 
 
-def check_data() -> None:
+def check_data(*, is_tested: bool = False) -> None:
     """Load the digits that the environment asks for, if it asks for any.
+
+    Parameters
+    ----------
+    is_tested : bool
+        Whether tests are to run as well, which need the full set where ``EVIDENCE_DATA`` is set.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def check_data() -> None:
     sources = []
     if os.environ.get("EVIDENCE_MNIST"):
         sources.append(None)
-    if os.environ.get("EVIDENCE_DATA"):
+    if is_tested and os.environ.get("EVIDENCE_DATA"):
         sources.append("full")
     if not sources:
         return
