@@ -53,7 +53,7 @@ MUTATIONS = {
     "continuous Bernoulli: series": ("pixels", "1 / 24,", "1 / 12,",
         "test_the_gradient_near_zero_is_x_minus_one_half"),
     "discretized logistic: wide bins": (
-        "pixels", "half = (1 - self.low) / 2 /", "half = (1 - self.low) /", LEVELS
+        "pixels", "(1 - self.low) / 2 /", "(1 - self.low) /", LEVELS
     ),
     "discretized logistic: lost tail": ("pixels", "torch.where(is_first, below,",
         "torch.where(is_first, about,", LEVELS),

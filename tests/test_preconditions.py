@@ -204,7 +204,7 @@ def test_the_sampling_error_of_one_datum_is_nan_without_a_warning():
         warnings.simplefilter("error")
         one = importance_sampled(vae(), digits(1), num_samples=3, generator=generator())
         two = importance_sampled(vae(), digits(2), num_samples=3, generator=generator())
-    assert math.isnan(one.mean_sampling_error)
+        assert math.isnan(one.mean_sampling_error)
     assert math.isfinite(one.mean_standard_error)
     expected = (two.log_p_x[0] - two.log_p_x[1]).abs().item() / 2
     assert two.mean_sampling_error == pytest.approx(expected)

@@ -285,6 +285,12 @@ def test_a_model_that_cannot_be_locked_is_stored_all_the_same(monkeypatch, setti
     assert [str(w.message) for w in recwarn] == []
 
 
+def test_a_whole_file_is_read_without_a_lock(monkeypatch):
+    weights, _ = trained()
+    monkeypatch.setattr("evidence.model_store.FileLock", None)
+    assert torch.equal(trained()[0], weights)
+
+
 def test_a_model_that_must_not_be_read_is_trained(settings, monkeypatch):
     weights, _ = trained()
     (path,) = settings.rglob("*.safetensors")
