@@ -137,6 +137,9 @@ def _register_fonts() -> None:
     for path in sorted(FONTS.glob("*.ttf")):
         if str(path) not in known:
             font_manager.fontManager.addfont(path)
+            entry = font_manager.fontManager.ttflist[-1]
+            if entry.weight != 400:
+                entry.weight = 700  # "bold", as other families call theirs
 
 
 def _double_pixels_in_jupyter() -> None:
@@ -344,7 +347,7 @@ def scatter_codes(ax: Axes, codes: Any, labels: Any, *, size: float = 4.0) -> Ax
     for label in present.astype(int):
         ax.text(
             *np.median(points[classes == label], axis=0), str(label), ha="center", va="center",
-            fontsize=13, fontweight=600, path_effects=halo, clip_on=True,
+            fontsize=13, fontweight="bold", path_effects=halo, clip_on=True,
         )  # fmt: skip
     ax.set(xlabel="$z_1$", ylabel="$z_2$")
     return ax
