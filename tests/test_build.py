@@ -471,6 +471,7 @@ def test_one_rule_decides_what_is_a_notebook(tmp_path, header):
 def test_header_that_tools_read_differently_is_named(tmp_path, capsys, text, message, command):
     book = SmallBook(tmp_path, {"one": []})
     book.write("book/one.md", text)
+    nbformat.write(nbformat.v4.new_notebook(), book.root / "notebooks/one.ipynb")
     assert book.main(command) == 1
     assert re.search(rf"one\.md {message}", capsys.readouterr().err)
 

@@ -107,7 +107,9 @@ def test_what_is_saved_reaches_the_page_and_what_the_page_says_is_opened(book, l
     lab.save(model)
     assert page.read_text(encoding="utf-8") == before
 
-    # An edit of the notebook changes that, and nothing else.
+    # An edit of the notebook changes that, and nothing else: not what Jupyter notes of its cells.
+    model["content"]["cells"][1]["metadata"] |= {"collapsed": True, "scrolled": True}
+    model["content"]["cells"][1]["metadata"] |= {"execution": {"iopub.status.busy": "x"}}
     cell = model["content"]["cells"][0]
     cell["source"] = cell["source"].replace("Some prose", "My prose")
     lab.save(model)

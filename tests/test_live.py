@@ -290,7 +290,7 @@ def test_its_output_holds_text_picture_and_widget(figure):
 
 def test_nbconvert_shows_the_picture_if_told_to_keep_no_state(figure):
     data, metadata = figure._repr_mimebundle_()
-    output = nbformat.v4.new_output("display_data", data, metadata)
+    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=[output])])
     # As nbclient and JupyterLab leave it.
     state = {data[WIDGET_VIEW_MIMETYPE]["model_id"]: {"state": {}}}

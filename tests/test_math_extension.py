@@ -13,8 +13,10 @@ from docutils.utils import new_document
 from small_book import SmallBook
 from sphinxcontrib.katex import KaTeXError
 
+from evidence_book import math_extension
 from evidence_book.math_extension import KaTeX, join_punctuation, render_latex, strip_tags
 
+KATEX = math_extension._katex
 TITLES = {
     "one": ("An expectation under $q$", "An expectation under q"),
     "two": (r"The noise level $\theta$ & more", "The noise level θ & more"),
@@ -75,7 +77,8 @@ def test_an_end_of_node_is_told():
 
 
 def _render_here(letters):
-    return [render_latex(letter) for letter in letters]
+    # Each formula a new one, as those that were rendered once are kept.
+    return [KATEX(os.getpid()).render(letter, {}) for letter in letters]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Sphinx forks only where Python can")

@@ -12,6 +12,7 @@ that a curve plays::
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -133,13 +134,13 @@ def use_style() -> None:
 
 def _register_fonts() -> None:
     """Make the book's fonts known to matplotlib in this process, whatever the system has."""
-    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    fonts = font_manager.fontManager.ttflist
+    known = {entry.fname for entry in fonts}
     for path in sorted(FONTS.glob("*.ttf")):
         if str(path) not in known:
             font_manager.fontManager.addfont(path)
-            entry = font_manager.fontManager.ttflist[-1]
-            if entry.weight != 400:
-                entry.weight = 700  # "bold", as other families call theirs
+            if fonts[-1].weight != 400:  # "bold", as other families call theirs
+                fonts[-1] = dataclasses.replace(fonts[-1], weight=700)
 
 
 def _double_pixels_in_jupyter() -> None:

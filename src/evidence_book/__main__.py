@@ -70,8 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--keep", choices=["page", "notebook"],
         help="what counts where a notebook was edited and its page says something else",
     )  # fmt: skip
-    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab, paired with the pages")
-    lab.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to JupyterLab")
+    commands.add_parser(
+        "lab", help="open the notebooks in JupyterLab, paired with the pages; takes its options"
+    )
     commands.add_parser("check-pairs", help="compare the notebooks with their pages")
     serve = commands.add_parser("serve", help="build and serve; rebuild on every save")
     serve.add_argument("--port", type=int, default=8000, help="port on this machine (%(default)s)")
@@ -82,14 +83,16 @@ def main(arguments: list[str] | None = None) -> int:
     in_order = commands.add_parser("stages", help="make targets in order and print their seconds")
     in_order.add_argument("--make", default="make", help="the command (%(default)s)")
     in_order.add_argument("targets", nargs="+", help="of the Makefile")
-    options = parser.parse_args(arguments)
+    options, others = parser.parse_known_args(arguments)
+    if others and options.command != "lab":
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     make_settings_absolute()
     root = Path.cwd()
     if not (root / "_toc.yml").exists():
         parser.error(f"there is no _toc.yml in {root}; run this in the book's top folder")
     try:
         check_before(root, options)
-        return run(root, options)
+        return run(root, options, others)
     except (
         checks.NotReadyError,
         execution.ExecutionError,
@@ -121,8 +124,11 @@ def check_before(root: Path, options: argparse.Namespace) -> None:
         checks.check_browser()
 
 
-def run(root: Path, options: argparse.Namespace) -> int:
-    """Run the command that was asked for in the book's top folder; return its exit status."""
+def run(root: Path, options: argparse.Namespace, others: list[str]) -> int:
+    """Run the command that was asked for in the book's top folder; return its exit status.
+
+    `others` are arguments for the program that the command starts.
+    """
     if options.command == "execute":
         with execution.only_build(root):
             execution.report(root, options.jobs)
@@ -141,7 +147,8 @@ def run(root: Path, options: argparse.Namespace) -> int:
 
         pairing.keep_layout_of_pages()
         # The settings of the pairing are seen from the book's top folder, which is the root.
-        LabApp.launch_instance(["--LabApp.default_url=/lab/tree/notebooks", *options.arguments])
+        hook = "--ContentsManager.pre_save_hook=evidence_book.pairing.note_saved_sources"
+        LabApp.launch_instance(["--LabApp.default_url=/lab/tree/notebooks", hook, *others])
     elif options.command == "check-pairs":
         found = pairing.problems(root)
         print("\n".join(found) or "pages and notebooks agree")

@@ -133,8 +133,14 @@ def _katex(process: int) -> KaTeX:
 
 def render_latex(latex: str, **options: Any) -> str:
     """Render TeX to HTML by the node of this process, started when it is first needed."""
+    return _render_latex(latex, tuple(sorted(options.items())))
+
+
+# More than half of all formulas stand in the book more than once.
+@functools.cache
+def _render_latex(latex: str, options: tuple[tuple[str, Any], ...]) -> str:
     # A process that Sphinx forks must not share its parent's.
-    return _katex(os.getpid()).render(latex, options)
+    return _katex(os.getpid()).render(latex, dict(options))
 
 
 def render(node: nodes.Element, latex: str, display: bool) -> str:

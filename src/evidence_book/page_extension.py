@@ -7,6 +7,8 @@ download, and the book's own look.
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 NOTEBOOK_DOWNLOADS = "_notebooks"
 UNFINISHED = "unfinished"
+# They keep nothing of the pages that are read, and do not say so.
+UNDECLARED = ("sphinx_jupyterbook_latex", "sphinx_multitoc_numbering")
 
 
 def set_cache(app: Sphinx, config: Config) -> None:
@@ -86,6 +90,18 @@ def _key(app: Sphinx, docname: str) -> str:
     return key
 
 
+def use_all_cores(app: Sphinx, config: Config) -> None:
+    """Read and write several pages at once; small books, and other systems, one by one.
+
+    Sphinx shares the work by forks, which only on Linux get along with all libraries in memory.
+    """
+    for name in UNDECLARED:
+        if name in app.extensions:
+            app.extensions[name].parallel_read_safe = True
+    if sys.platform == "linux":
+        app.parallel = max(app.parallel, len(os.sched_getaffinity(0)))
+
+
 def check_alternative_texts(app: Sphinx, doctree: nodes.document) -> None:
     """Warn of every picture that a screen reader could not tell of."""
     for image in doctree.findall(nodes.image):
@@ -98,14 +114,18 @@ def check_alternative_texts(app: Sphinx, doctree: nodes.document) -> None:
             )  # fmt: skip
 
 
+def find_notebooks(app: Sphinx) -> None:
+    """Find, once a build, the pages that the commands of the book execute."""
+    app.evidence_pages = frozenset(find_pages(Path(app.srcdir)))
+
+
 def check_notebook_is_found(app: Sphinx, doctree: nodes.document) -> None:
     """Warn of a page that myst-nb executes and the commands of the book take for mere text."""
     docname = app.env.docname
     # What myst-nb keeps of a notebook, and of nothing else.
     if not {"kernelspec", "source_map"} & app.env.metadata[docname].keys():
         return
-    root = Path(app.srcdir)
-    if root / f"{docname}.md" not in find_pages(root):
+    if Path(app.srcdir) / f"{docname}.md" not in app.evidence_pages:
         logger.warning(
             "this page is executed, and is none of those that have a notebook: expected a page of "
             "_toc.yml with a header that evidence_book.pages.is_notebook knows",
@@ -184,6 +204,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", be_the_only_build)
     app.connect("config-inited", set_cache)
     app.connect("config-inited", forget_unfinished_build)
+    app.connect("config-inited", use_all_cores)
+    app.connect("builder-inited", find_notebooks)
     app.connect("doctree-read", check_alternative_texts)
     app.connect("doctree-read", note_key)
     app.connect("env-get-outdated", find_outdated_pages)

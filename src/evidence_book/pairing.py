@@ -116,9 +116,7 @@ def _has_lost_edit(page: Path, root: Path) -> bool:
     known = (notebook.metadata.get(DIGEST), source_digest(read_page(page)))
     if source_digest(notebook) in known:
         return False
-    # A cell has more to it in Jupyter than in a page, whether it is folded, say.
-    as_page = jupytext.reads(jupytext.writes(notebook, fmt=PAGE_FORMAT), fmt=PAGE_FORMAT)
-    return source_digest(as_page) not in known
+    return source_digest(_as_page(notebook)) not in known
 
 
 def source_digest(notebook: nbformat.NotebookNode) -> str:
@@ -128,6 +126,22 @@ def source_digest(notebook: nbformat.NotebookNode) -> str:
     """
     cells = [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
     return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _as_page(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Leave out what a cell has in Jupyter only: whether it is folded, say."""
+    return jupytext.reads(jupytext.writes(notebook, fmt=PAGE_FORMAT), fmt=PAGE_FORMAT)
+
+
+def note_saved_sources(model: dict[str, Any], **others: Any) -> None:
+    """Have a notebook that JupyterLab saves, and its page with it, keep what it was saved with.
+
+    Jupyter calls it before every save. Else an edit that has reached the page would be known as
+    one that has not, as soon as the page is edited further.
+    """
+    if model["type"] == "notebook":
+        notebook = nbformat.from_dict(model["content"])
+        model["content"]["metadata"][DIGEST] = source_digest(_as_page(notebook))
 
 
 class PageDumper(CompactDumper):
