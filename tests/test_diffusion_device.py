@@ -118,16 +118,26 @@ CASES = {
         partial(denoiser, "x_0", 3),
         lambda m, x, g: sampling.ddim(Guided(m, 1, 2.0), x, SCHEDULE),
     ),
-    "probability flow": (denoiser, lambda m, x, g: sampling.probability_flow(m, x, (-4, 4))),
+    "probability flow": (denoiser, lambda m, x, g: sampling.probability_flow(m, x, (-1, 1))),
     "ode likelihood": (
         denoiser,
-        lambda m, x, g: sampling.ode_log_likelihood(m, x, highest=3, lowest=-3).log_prob,
+        lambda m, x, g: (
+            sampling.ode_log_likelihood(m, x, highest=1, lowest=-1, rtol=1e-3, atol=1e-3).log_prob
+        ),
     ),
     "ode likelihood by probes": (
         denoiser,
         lambda m, x, g: (
             sampling.ode_log_likelihood(
-                m, x, highest=3, lowest=-3, trace="hutchinson", num_probes=3, generator=g
+                m,
+                x,
+                highest=1,
+                lowest=-1,
+                rtol=1e-3,
+                atol=1e-3,
+                trace="hutchinson",
+                num_probes=3,
+                generator=g,
             ).log_prob
         ),
     ),

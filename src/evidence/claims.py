@@ -40,14 +40,18 @@ from __future__ import annotations
 import math
 import random
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sympy
 import torch
 
 from evidence.held_claim import MIME_TYPE, Claim, Rejection
+
+if TYPE_CHECKING:
+    import sympy
 
 __all__ = [
     "MIME_TYPE",
@@ -80,12 +84,9 @@ LARGEST_INTEGER = 2**53
 
 # Symbolic sides are evaluated at these values. Unlike primes below and between 0 and 1, so that no
 # two add up to 1 by chance and probabilities and the alphas of a diffusion stay in their range.
-FRACTIONS = tuple(
-    sympy.Rational(sign * p, q)
-    for sign in (1, -1)
-    for p, q in ((7, 11), (5, 13), (14, 17), (4, 19), (12, 23), (20, 29), (9, 31), (25, 37))
-)
-INTEGERS = tuple(sympy.Integer(n) for n in (2, 3, 4, 5, 6, 7, -2, -3, -4, -5, 0, 1))
+FRACTIONS = ((7, 11), (5, 13), (14, 17), (4, 19), (12, 23), (20, 29), (9, 31), (25, 37))
+"""Numerators and denominators, of either sign."""
+INTEGERS = (2, 3, 4, 5, 6, 7, -2, -3, -4, -5, 0, 1)
 SYMBOLIC_POINTS = 5
 
 
@@ -148,7 +149,7 @@ def exact(
     """
     _check_statement(label, statement, wrong)
     tol = _check_number(label, "tol", tol, LOOSEST_TOLERANCE)
-    if isinstance(left, sympy.Basic) or isinstance(right, sympy.Basic):
+    if _is_symbolic(left) or _is_symbolic(right):
         return _exact_symbolic(label, statement, left, right, wrong)
 
     a, b = _sides(_claim(label), left, right, float64=True)
@@ -621,6 +622,8 @@ def _reject(
 def _exact_symbolic(
     label: str, statement: str, left: Any, right: Any, wrong: Mapping[str, Any]
 ) -> Claim:
+    import sympy
+
     a, b = _symbolic_sides(_claim(label), left, right)
     rest = sympy.simplify(a - b)
     if rest != 0:
@@ -661,6 +664,8 @@ def _exact_symbolic(
 
 
 def _symbolic_sides(who: str, left: Any, right: Any) -> tuple[sympy.Expr, sympy.Expr]:
+    import sympy
+
     sides = []
     for side, value in (("left", left), ("right", right)):
         scalar = isinstance(value, sympy.Expr) and not getattr(value, "is_Matrix", False)
@@ -679,11 +684,25 @@ def _symbolic_sides(who: str, left: Any, right: Any) -> tuple[sympy.Expr, sympy.
     return sides[0], sides[1]
 
 
+def _is_symbolic(value: Any) -> bool:
+    # Whoever has a sympy expression has imported sympy; for the others it is half a second.
+    sympy = sys.modules.get("sympy")
+    return sympy is not None and isinstance(value, sympy.Basic)
+
+
+@cache
+def _values_to_try() -> tuple[tuple[sympy.Rational, ...], tuple[sympy.Integer, ...]]:
+    import sympy
+
+    fractions = tuple(sympy.Rational(sign * p, q) for sign in (1, -1) for p, q in FRACTIONS)
+    return fractions, tuple(sympy.Integer(n) for n in INTEGERS)
+
+
 def _symbolic_points(who: str, symbols: list[sympy.Symbol]) -> Iterator[dict]:
     """Yield fixed values for the symbols, each in keeping with what the symbol is assumed to be."""
     accepted = {}
     for symbol in symbols:
-        for values in (FRACTIONS, INTEGERS):
+        for values in _values_to_try():
             accepted[symbol] = [value for value in values if _suits(value, symbol)]
             if accepted[symbol]:
                 break

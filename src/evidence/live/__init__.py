@@ -3,6 +3,9 @@
 A live figure is one widget. What it computes is written in JavaScript beside its Python file; a
 model's weights are handed over in float16, or in bytes. The same object lives in a notebook, where
 its traits are Python values, and in the built page, which needs neither kernel nor network.
+
+Figures import what they need of scipy where they need it: it takes a second or two, and a page has
+one or two of them.
 """
 
 from evidence.live.bound import Bound

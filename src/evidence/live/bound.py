@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import traitlets as t
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -146,6 +145,8 @@ class Bound(LiveFigure):
 
     def fit(self) -> None:
         """Move q to the Gaussian with the highest bound of all, as the figure's button does."""
+        from scipy.optimize import minimize
+
         # A bound may have several hills: the highest place of a grid lies on the highest of them.
         mu, log_sigma = np.meshgrid(
             np.linspace(*self.z_range, 101), np.linspace(*np.log(self.sigma_range), 51)

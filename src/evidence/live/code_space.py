@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import traitlets as t
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import Delaunay, QhullError, Voronoi, cKDTree
 from torch import Tensor, nn
 
 from evidence.live.code_plane import CodePlane, decoder_layers
@@ -92,6 +91,8 @@ class CodeSpace(CodePlane):
         seed: int = 0,
         caption: str = "",
     ) -> None:
+        from scipy.spatial import cKDTree
+
         self._take_over(decoder, codes, labels, size=size, kept=kept, drawn=drawn, seed=seed)
         self._tree = cKDTree(self._kept_codes)
         neighbour_distance = self._tree.query(self._kept_codes, k=2)[0][:, 1]
@@ -172,6 +173,8 @@ def largest_holes(
     ValueError
         If there are fewer than three codes, or they lie on one line.
     """
+    from scipy.spatial import Delaunay, QhullError, Voronoi, cKDTree
+
     try:
         hull, corners = Delaunay(codes), Voronoi(codes).vertices
     except (QhullError, ValueError) as error:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import traitlets as t
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from evidence.live.figure import LiveFigure, blank_picture, in_range, png, read_script, read_style
 from evidence.live.noise import noise
@@ -126,6 +125,8 @@ class Gradients(LiveFigure):
 
     def exact(self) -> float:
         """Return the gradient of the expectation of f in mu, in closed form."""
+        from scipy.stats import norm
+
         if self.f == "sine":
             return self._fading() * self.frequency * math.cos(self.frequency * self.mu)
         if self.f == "step":
@@ -138,6 +139,8 @@ class Gradients(LiveFigure):
         ``eq-pathwise-variance`` and, without a constant in f, ``eq-score-variance``; for the sine
         ``eq-sine-variances``.
         """
+        from scipy.stats import norm
+
         mu, sigma, squared_mean = self.mu, self.sigma, self.exact() ** 2
         if self.f == "sine":
             angle = self.frequency * sigma
@@ -209,6 +212,8 @@ class Gradients(LiveFigure):
         return z, np.argsort(z)
 
     def _draw_function(self, ax: Any, name: str, color: str, *, is_pathwise: bool) -> None:
+        from scipy.stats import norm
+
         grid = np.linspace(-SHOWN, SHOWN, 800)
         z, _ = self._visible_draws()
         value, slope = self._value(z), self._slope(z)
