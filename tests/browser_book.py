@@ -93,7 +93,8 @@ PAGES = {
     "jensen": [figure("Jensen")],
     "bound": [figure("Bound")],
     "gradients": [figure("Gradients")],
-    "three": [figure("Bound"), figure("Jensen"), figure("Gradients")],
+    "bound-and-jensen": [figure("Bound"), figure("Jensen")],
+    "gradients-and-bound": [figure("Gradients"), figure("Bound")],
     "forward": [figure("Forward")],
     # Below that of sampling stands the other one.
     "sampling": [code(DENOISER), figure("Sampling", "denoiser"), figure("Forward")],

@@ -41,6 +41,26 @@ FRAMES = """async (count) => {
   await document.fonts.ready;
   for (let i = 0; i < count; i++) await new Promise(requestAnimationFrame);
 }"""
+STEADY = """(ms) => {
+  let time = performance.now();
+  performance.now = () => time;
+  const request = window.requestAnimationFrame;
+  window.requestAnimationFrame = (callback) => request(() => callback((time += ms)));
+}"""
+# Starts what moves by a button, and stops it by the same in the frame in which something holds, for
+# it may be over before a mouse is there.
+UNTIL = """(button, holds) => new Promise((resolve) => {
+  const look = () => {
+    if (!eval(holds)) {
+      requestAnimationFrame(look);
+      return;
+    }
+    button.click();
+    resolve();
+  };
+  button.click();
+  look();
+})"""
 # What Chromium says of tests that look at pixels.
 LOOKED_AT = "console: Canvas2D: Multiple readback operations"
 
@@ -70,6 +90,14 @@ class Window:
     def frames(self, count: int = 5) -> None:
         """Let some frames pass: whatever moves by itself, or answers to what was done, does."""
         self.page.evaluate(FRAMES, count)
+
+    def steady(self, ms: float = 16) -> None:
+        """From now on, a frame takes that long to the page, however busy the machine is."""
+        self.page.evaluate(STEADY, ms)
+
+    def move_until(self, button: Locator, holds: str) -> None:
+        """Press a button, and again as soon as an expression of the page holds."""
+        button.element_handle().evaluate(UNTIL, holds)
 
     def start(self, place: int) -> Locator:
         """Scroll to another figure of the page, and wait until it has started."""

@@ -4,6 +4,8 @@ The pages are not executed: their cells are given claims as if these had held.
 """
 
 import base64
+import contextlib
+import io
 import os
 import re
 from types import SimpleNamespace
@@ -28,19 +30,44 @@ def environment():
         yield
 
 
-@pytest.fixture
-def book(tmp_path):
+HELD = claim(
+    "eq-a",
+    r"the norm $\lVert x \rVert$ is `x < y` for \$5",
+    kind="bound",
+    measure="slack",
+    value=0.125,
+    cases=77,
+    rejected=(Rejection("doubled $2x$", 3.0), Rejection("halved", 0.5)),
+)
+
+
+def good_book(root):
     """Two pages, one in a folder, all of whose equations are claimed."""
     book = SmallBook(
-        tmp_path,
+        root,
         {
             "one": [equation("eq-a"), equation("def-b"), code("a()"), code("plot()", options=ALT)],
             "part/two": [equation("eq-c", "c = d"), code("c()"), "See {eq}`eq-a`, {eq}`eq-c`."],
         },
     )
-    book.keep_outputs("one", claim("eq-a"), PICTURE)
+    book.keep_outputs("one", HELD, PICTURE)
     book.keep_outputs("part/two", claim("eq-c"))
     return book
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A good book, to change."""
+    return good_book(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A good book that is built, and what the build said of it."""
+    book, said = good_book(tmp_path_factory.mktemp("built")), io.StringIO()
+    with mock.patch.dict(os.environ), contextlib.redirect_stderr(said):
+        assert book.main("build") == 0
+    return book, said.getvalue()
 
 
 def messages(capsys) -> str:
@@ -138,9 +165,9 @@ def test_every_fault_fails_the_build_and_fails_it_again_until_mended(tmp_path, c
 # --- what is shown ------------------------------------------------------------------------------
 
 
-def test_good_book_shows_each_claim_below_its_cell(book, capsys):
-    assert book.main("build") == 0
-    assert "WARNING" not in messages(capsys)
+def test_good_book_shows_each_claim_below_its_cell(built):
+    book, said = built
+    assert "WARNING" not in said
     page = soup(book, "part/two")
     note = page.find(id="claim-eq-c")
     text = " ".join(note.get_text().split())
@@ -157,18 +184,8 @@ def test_good_book_shows_each_claim_below_its_cell(book, capsys):
     assert soup(book, "one").find("img", alt="A dot")
 
 
-def test_ledger_lists_every_claim_and_its_links_resolve(book):
-    held = claim(
-        "eq-a",
-        r"the norm $\lVert x \rVert$ is `x < y` for \$5",
-        kind="bound",
-        measure="slack",
-        value=0.125,
-        cases=77,
-        rejected=(Rejection("doubled $2x$", 3.0), Rejection("halved", 0.5)),
-    )
-    book.keep_outputs("one", held, PICTURE)
-    assert book.main("build") == 0
+def test_ledger_lists_every_claim_and_its_links_resolve(built):
+    book, _ = built
     ledger = soup(book, "ledger")
     summary = "2 equations are claimed (1 exact, 1 bound), and 3 wrong versions rejected."
     assert summary in ledger.get_text()

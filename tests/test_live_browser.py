@@ -246,6 +246,7 @@ def test_buttons_jump_to_digits_and_to_holes(read, python):
 
 def test_a_jump_glides_where_motion_is_welcome(read, python):
     reader = read(reduced_motion="no-preference").open()
+    reader.steady()
     start, goal = reader.point(), python.typical[5]
     reader.page.evaluate(
         """() => {

@@ -321,10 +321,11 @@ def test_sampling_by_keyboard_leaves_a_mark_for_each_run(read):
 
 def test_particles_go_on_while_it_plays(read):
     reader = read(reduced_motion="no-preference").open("sampling")
-    reader.button("Play").click()
-    time = ".live-control:has([aria-label^='Time']) .live-number"
-    reader.page.wait_for_function(f"document.querySelector({time!r}).textContent === 't = 6'")
-    reader.button("Pause").click()
+    reader.steady()
+    time = """document.querySelector(".live-control [aria-label^='Time']")
+        .closest(".live-control").querySelector(".live-number").textContent"""
+    reader.move_until(reader.button("Play"), f"{time} === 't = 6'")
+    assert reader.button("Play").count() == 1
     walked = reader.value("walked")
     assert 0.6 < walked < 0.8
     reader.frames()
@@ -332,9 +333,8 @@ def test_particles_go_on_while_it_plays(read):
     reader.set(walked=0.98)
     reader.button("Play").click()
     reader.wait_for("walked", 1, 0)
-    reader.button("Play").click()
-    reader.page.wait_for_function(f"document.querySelector({time!r}).textContent === 't = 19'")
-    reader.button("Pause").click()
+    reader.move_until(reader.button("Play"), f"{time} === 't = 19'")
+    assert 0 < reader.value("walked") < 0.1
     assert reader.faults() == []
 
 

@@ -285,14 +285,10 @@ def test_the_reader_picks_two_digits_and_walks(read, python):
 
 def test_the_walk_takes_its_time_and_can_be_stopped(read, python):
     reader = read(reduced_motion="no-preference").open()
+    reader.steady()
     reader.set(walked=0.0)
     before = reader.image()
-    reader.button("Walk").click()
-    reader.button("Stop").wait_for()
-    reader.page.wait_for_function(
-        "Number(document.querySelector('.live-control input').value) > 0.1"
-    )
-    reader.button("Stop").click()
+    reader.move_until(reader.button("Walk"), f"{FIRST}.model.get('walked') > 0.1")
     walked = reader.value("walked")
     assert 0.1 < walked < 0.95
     assert np.abs(reader.image() - before).max() > 10
@@ -305,11 +301,8 @@ def test_the_walk_takes_its_time_and_can_be_stopped(read, python):
     reader.button("Walk").click()
     reader.wait_for("walked", 1.0, 1e-12)
     check_shown(reader, python)
-    reader.button("Walk").click()
-    reader.page.wait_for_function(
-        "Number(document.querySelector('.live-control input').value) < 0.5"
-    )
-    reader.button("Stop").click()
+    reader.move_until(reader.button("Walk"), f"{FIRST}.model.get('walked') < 0.5")
+    assert reader.value("walked") < 0.5
     assert reader.faults() == []
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from unittest import mock
 
 import nbformat
 import pytest
@@ -31,8 +32,9 @@ mystnb:
 DICE = "import random\nrandom.random()"
 
 
-@pytest.fixture
-def book(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A book whose pages were executed and whose notebooks were written."""
     settings = SETTINGS.format(KERNEL_SETTINGS)
     pages = {
         "plain": [code("print('said')"), code("1 + 1"), code("2 + 2"), code(settings)],
@@ -40,12 +42,18 @@ def book(tmp_path, monkeypatch):
         "flaky": [code(DICE)],
         "tagged": [code(DICE, tags=["nbval-ignore-output"])],
     }
-    book = SmallBook(tmp_path, pages)
-    # Both are put back after the test; writing the notebooks sets them for this process.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("MKL_NUM_THREADS", "1")
-    monkeypatch.setenv("EVIDENCE_PROGRESS", "0")
+    book = SmallBook(tmp_path_factory.mktemp("written"), pages)
+    # Writing the notebooks sets variables for this process.
+    with mock.patch.dict(os.environ):
+        write_notebooks(book.root)
     return book
+
+
+@pytest.fixture
+def book(written, tmp_path):
+    """A copy of that book, to change."""
+    with mock.patch.dict(os.environ):
+        yield written.copied(tmp_path)
 
 
 def edited(book, copy, of, change):
@@ -80,8 +88,6 @@ def nbval(book, *options, processes):
 
 
 def test_stored_outputs_are_compared(book):
-    write_notebooks(book.root)
-
     def change_outputs(cells):
         cells[0].outputs[0].text = "silent\n"
         cells[1].outputs[0].data["text/plain"] = "3"

@@ -23,11 +23,11 @@ def environment():
         yield
 
 
-@pytest.fixture
-def book(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     """A book of two pages whose notebooks were written, with cells that were not really run."""
     book = SmallBook(
-        tmp_path,
+        tmp_path_factory.mktemp("written"),
         {
             "one": [
                 "Some prose.\n",
@@ -47,8 +47,15 @@ def book(tmp_path):
         {"image/png": "iVBO", "text/plain": "<Figure>", **widget},
     )
     book.keep_outputs("part/two", {"text/plain": "4"})
-    write_notebooks(tmp_path)
+    with mock.patch.dict(os.environ):
+        write_notebooks(book.root)
     return book
+
+
+@pytest.fixture
+def book(written, tmp_path):
+    """A copy of that book, to change."""
+    return written.copied(tmp_path)
 
 
 def notebook(book, name="one"):
