@@ -52,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     jobs = argparse.ArgumentParser(add_help=False)
     jobs.add_argument("--jobs", type=at_least_one, help="kernels at once (default: one a core)")
     commands.add_parser(
+        "models", parents=[jobs], help="train the models that pages share, and go on if stopped"
+    )
+    commands.add_parser(
         "execute", parents=[jobs], help="execute the pages that changed, in parallel"
     )
     whole = commands.add_parser(
@@ -98,11 +101,15 @@ def main(arguments: list[str] | None = None) -> int:
         execution.ExecutionError,
         locking.LockError,
         MalformedError,
+        models.ModelError,
         PageError,
         pairing.EditedNotebookError,
     ) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def check_before(root: Path, options: argparse.Namespace) -> None:

@@ -139,6 +139,7 @@ def prepare_kernels(root: Path, pages: Iterable[Path], jobs: int | None = None) 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     import matplotlib.font_manager  # noqa: F401 (importing it makes the list)
 
+    # Here and not in a cell, which has a limit and shows no progress.
     models.train_all(pages, jobs)
 
 
@@ -196,6 +197,8 @@ def execute_pages(root: Path, jobs: int | None = None) -> list[Execution]:
     ExecutionError
         If a cell of any page fails or writes to stderr; the other pages are executed and kept
         all the same.
+    evidence_book.models.ModelError
+        If a model that several pages use cannot be trained. No page is executed then.
     """
     jobs = os.cpu_count() or 1 if jobs is None else jobs
     if jobs < 1:
