@@ -63,9 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
     whole.add_argument(
         "--browser", action="store_true", help="stop at once where what follows has no Chromium"
     )
-    commands.add_parser(
-        "models", parents=[jobs], help="train the models that several pages use; goes on if stopped"
-    )
     notebooks = commands.add_parser(
         "notebooks", help="write the paired notebooks from the executed pages"
     )
