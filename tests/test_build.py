@@ -21,7 +21,8 @@ from myst_nb.core.read import is_myst_markdown_notebook
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from small_book import HEADER, REPO, SmallBook, code, equation
+from small_book import HEADER, REPO, SmallBook, claim, code, equation
+from sphinx.builders import Builder
 
 from evidence_book import execution, locking, page_extension
 from evidence_book.__main__ import build, main
@@ -224,6 +225,39 @@ def test_stopped_build_is_not_relied_on(tmp_path, capsys, monkeypatch):
     for _ in range(2):
         assert book.main("build") == 1
         assert "a picture has no alternative text" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pages are read one by one")
+def test_pages_read_and_written_side_by_side_are_the_same(tmp_path, monkeypatch):
+    exercise = "```{exercise} To code: more\n:label: ex-N\n\nDo $x_N$.\n```\n"
+    solution = "```{solution} ex-N\n:class: dropdown\n\nSee {eq}`eq-N` and {eq}`eq-0`.\n```\n"
+    parts = [equation("eq-N", r"x_N = \frac{1}{N}"), code("hold(N)"), exercise, solution]
+    pages = {f"p{n}": [part.replace("N", str(n)) for part in parts] for n in range(7)}
+    workers = []
+    for method in ("_read_parallel", "_write_parallel"):
+        original = getattr(Builder, method)
+
+        def spy(builder, docnames, nproc, original=original):
+            workers.append(nproc)
+            return original(builder, docnames, nproc)
+
+        monkeypatch.setattr(Builder, method, spy)
+    built = []
+    for cores in (1, 3):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)))
+        (tmp_path / str(cores)).mkdir()
+        book = SmallBook(tmp_path / str(cores), pages)
+        for n, name in enumerate(pages):
+            book.keep_outputs(name, claim(f"eq-{n}"))
+        assert book.main("build") == 0
+        html = book.root / "_build/html"
+        files = [*html.rglob("*.html"), *html.rglob("*.ipynb"), html / "searchindex.js"]
+        built.append({str(path.relative_to(html)): path.read_text("utf-8") for path in files})
+    # The process that starts the others to write works as well.
+    assert workers == [3, 2]
+    assert len(built[0]) > 14
+    assert built[0] == built[1]
+    assert "7 equations are claimed" in built[1]["book/ledger.html"]
 
 
 # --- execution ----------------------------------------------------------------------------------
