@@ -220,7 +220,7 @@ def make() -> list[Path]:
         _read(KATEX / "KaTeX_AMS-Regular.woff2"), map(ord, DOUBLE_STRUCK_CHARACTERS), FEATURES
     )
     files[FOLDER / f"{DOUBLE_STRUCK}.woff2"] = _bytes(signs, "woff2")
-    faces.append(_rule("KaTeX_AMS", "normal", "400", DOUBLE_STRUCK, signs))
+    faces.append(_rule("Evidence Double-struck", "normal", "400", DOUBLE_STRUCK, signs))
     files[FOLDER / "fonts.css"] = (STYLE_HEADER + "".join(faces)).encode()
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
