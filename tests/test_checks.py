@@ -150,6 +150,6 @@ def test_no_browser_at_all_is_said_with_what_helps(monkeypatch):
 
 
 def test_a_build_alone_asks_for_no_browser(book, no_chromium, monkeypatch):
-    monkeypatch.setattr("evidence_book.__main__.run", lambda root, options: 7)
+    monkeypatch.setattr("evidence_book.__main__.run", lambda root, options, others: 7)
     monkeypatch.chdir(book.root)
     assert main(["build"]) == 7

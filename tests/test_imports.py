@@ -15,15 +15,15 @@ USES = {
     "claims": """
 from evidence.claims import exact
 import numpy as np
-exact("a", "1 = 1", np.ones(9), np.ones(9), wrong={"2": 2 * np.ones(9)})
+x = np.random.default_rng(0).normal(size=100)
+exact("eq-a", "a thing is itself", x, 1 * x, wrong={"doubled": 2 * x})
 """,
     "diffusion": """
 import torch
-from evidence.diffusion import bound, flow_matching, guidance, losses, networks, sampling, schedule
-from evidence.diffusion.prediction import NetworkDenoiser
-model = NetworkDenoiser(networks.VectorNetwork(2, 4, 1))
-chain = schedule.linear(3, 0.1, 0.4)
-sampling.ancestral(model, (2, 2), chain, torch.Generator())
+from evidence.diffusion import bound, clouds, flow_matching, guidance, losses, networks
+from evidence.diffusion import sampling, schedule
+data, generator = clouds.mixture(), torch.Generator()
+sampling.ancestral(data, data.sample(2, generator), schedule.linear(3, 0.1, 0.4), generator)
 """,
     "networks trained once": """
 import evidence.diffusion.trained, evidence.digit_models, evidence.training

@@ -68,7 +68,7 @@ MUTATIONS = {
         "likelihood", "(spread / divisor).sqrt()", "spread.sqrt()", WEIGHTS
     ),
     "annealing: weights after the move": (
-        "likelihood", "(there - here) * log_ratio", "there * log_ratio", ANNEALED
+        "likelihood", "(there - here) * as_double", "there * as_double", ANNEALED
     ),
     "annealing: everything accepted": (
         "likelihood", "(uniform < chance)", "(uniform >= 0)", TRANSITION

@@ -83,7 +83,7 @@ def test_an_impossible_number_of_jobs_is_refused():
 # Two models of nine weights that take some seconds to train, in processes of their own. (What loads
 # torch stands in functions, so that only these load it.)
 RECIPES = """
-import sys, time
+import os, sys, time
 from functools import partial
 from pathlib import Path
 
@@ -97,8 +97,11 @@ def squares(model, batch, generator):
     return (model(batch + noise) - batch).square().mean()
 
 
-def slow(model):
-    time.sleep(0.2)
+def waits_to_be_stopped(model):
+    folder = Path(os.environ["EVIDENCE_CACHE"])
+    part = (folder / "models").glob
+    while (folder / "gate").exists() and list(part("tiny-0-*.part")):
+        time.sleep(0.02)
     return {"one": 1.0}
 
 
@@ -111,8 +114,8 @@ def tiny(seed, progress=None):
     torch.nn.init.ones_(model.weight)
     x = torch.arange(12.0).reshape(4, 3) / 12
     history = model_store.train_once(
-        model, x, squares, name=f"tiny-{seed}", epochs=15, batch_size=2, evaluate=slow,
-        seed=seed, progress=progress,
+        model, x, squares, name=f"tiny-{seed}", epochs=15, batch_size=2,
+        evaluate=waits_to_be_stopped, seed=seed, progress=progress,
     )
     print(f"seed {seed}: {model.weight.flatten().tolist()} {history.loss}", flush=True)
 
@@ -158,6 +161,10 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_bits(
     command, tmp_path, monkeypatch, capsys
 ):
     store = tmp_path / "cache" / "models"
+    # Within an epoch after the first, the training waits for as long as this is there.
+    gate = tmp_path / "cache" / "gate"
+    gate.parent.mkdir(exist_ok=True)
+    gate.touch()
     stopped = command(jobs=1)
     while not list(store.glob("tiny-0-*.part")):
         assert stopped.poll() is None
@@ -169,6 +176,7 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_bits(
     assert not results(out)
     assert not list(store.glob("*.safetensors"))
     part = next(store.glob("*.part"))
+    gate.unlink()
 
     out, said = command(jobs=2).communicate()
     assert not part.exists()

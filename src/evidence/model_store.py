@@ -224,9 +224,7 @@ def _train(
             model, data, loss,
             checkpoint=checkpoint, checkpoint_seconds=CHECKPOINT_SECONDS, **arguments,
         )  # fmt: skip
-    except OSError as error:
-        said = not_kept(f"the checkpoint {checkpoint}", error, "the training starts anew")
-        warnings.warn(said, CacheWarning, stacklevel=3)
+    except OSError:  # `train_once` warns, if the model cannot be written either
         model.load_state_dict(initial)
         return train(model, data, loss, **arguments)
 

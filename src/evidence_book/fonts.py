@@ -25,7 +25,7 @@ from pathlib import Path
 
 import fontTools.merge
 from fontTools import subset
-from fontTools.ttLib import TTFont
+from fontTools.ttLib import TTFont, woff2
 from fontTools.ttLib.tables._g_l_y_f import Glyph, GlyphComponent
 from fontTools.varLib import instancer
 
@@ -191,10 +191,8 @@ def make() -> list[Path]:
         If npm or brotli is not there, a package is another than the pinned one, or it lacks a
         character.
     """
-    try:
-        import brotli  # noqa: F401
-    except ImportError:
-        raise FontsError("brotli, which compresses woff2, is not installed") from None
+    if not woff2.haveBrotli:
+        raise FontsError("brotli, which compresses woff2, is not installed: pip install brotli")
     files: dict[Path, bytes] = {}
     faces: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
