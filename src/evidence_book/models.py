@@ -221,19 +221,26 @@ def _duration(seconds: float) -> str:
 # In the processes that train.
 
 _show_bars = False
+_is_stopped = False
 
 
 def _start(lock: Any, lines: Any, show_bars: bool) -> None:
     """Prepare a process: its bars go on a line of their own, and a stop leaves no trace."""
     global _show_bars
     _show_bars = show_bars
-    # Ctrl-C reaches all processes. The one in front says so; these just end.
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    signal.signal(signal.SIGINT, _stop)
     if show_bars:
         import tqdm.auto
 
         tqdm.auto.tqdm.set_lock(lock)
         tqdm.auto.tqdm = partial(tqdm.auto.tqdm, position=lines.get())
+
+
+def _stop(*_: Any) -> None:
+    """End a training: Ctrl-C reaches all processes, and the one in front says so."""
+    global _is_stopped
+    _is_stopped = True
+    sys.exit(130)
 
 
 def _is_stored(name: str) -> bool:
@@ -248,6 +255,8 @@ def _is_stored(name: str) -> bool:
 
 
 def _train(name: str) -> float:
+    if _is_stopped:  # the pool goes on to the next one
+        sys.exit(130)
     start = time.perf_counter()
     recipes()[name](progress=_show_bars)
     return time.perf_counter() - start
