@@ -11,7 +11,7 @@ from evidence_book.browser import launched, served
 __all__ = ["PATIENCE", "Record", "axe_violations", "launched", "served"]
 
 # Milliseconds to wait for what must come: a busy machine is no fault of a page.
-PATIENCE = 120_000
+PATIENCE = 300_000
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
