@@ -211,4 +211,4 @@ def test_a_training_that_fails_is_named(book, tmp_path, command):
     failed = command(jobs=1)
     _, said = failed.communicate()
     assert failed.returncode == 1
-    assert "ModelError: the model 'first' was not trained: " in said
+    assert "ModelError: the model 'first' cannot be trained: TypeError: " in said

@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from evidence_book.pages import KERNEL_SETTINGS, read_page
 
 RECIPE_MODULES = ("evidence.digit_models", "evidence.diffusion.trained")
 SEEDS = range(3)
+# How long a model takes, about, beside another: the first beginning of its name that is here. Only
+# the time that is left is reckoned from it.
+COSTS = {"diffusion of digits": 6.0, "VAE": 3.0, "diffusion of": 0.5}
 
 
 class ModelError(RuntimeError):
@@ -200,18 +204,21 @@ def report(pages: Iterable[Path], jobs: int | None = None) -> None:
 def _watch(trainings: dict[Future[float], str]) -> None:
     """Say of each model that it is trained, and how much is left."""
     start = time.perf_counter()
+    costs = {name: _cost(name) for name in trainings.values()}
+    spent = 0.0
     for done, future in enumerate(as_completed(trainings), start=1):
-        name = trainings[future]
-        try:
-            seconds = future.result()
-        except Exception as error:
-            raise ModelError(f"the model {name!r} was not trained: {error}") from error
-        left = (time.perf_counter() - start) / done * (len(trainings) - done)
+        name, seconds = trainings[future], future.result()
+        spent += costs[name]
+        left = (time.perf_counter() - start) * (sum(costs.values()) / spent - 1)
         tqdm.write(
             f"trained {name} in {seconds:.0f} s; {done} of {len(trainings)}, "
             f"about {_duration(left)} left",
             sys.stderr,
         )
+
+
+def _cost(name: str) -> float:
+    return next((cost for start, cost in COSTS.items() if name.startswith(start)), 1.0)
 
 
 def _duration(seconds: float) -> str:
@@ -246,11 +253,11 @@ def _stop(*_: Any) -> None:
 def _is_stored(name: str) -> bool:
     from evidence.model_store import NotStoredError, without_training
 
-    try:
-        with without_training():
+    with _named(name), without_training():
+        try:
             recipes()[name]()
-    except NotStoredError:
-        return False
+        except NotStoredError:
+            return False
     return True
 
 
@@ -258,5 +265,17 @@ def _train(name: str) -> float:
     if _is_stopped:  # the pool goes on to the next one
         sys.exit(130)
     start = time.perf_counter()
-    recipes()[name](progress=_show_bars)
+    with _named(name):
+        recipes()[name](progress=_show_bars)
     return time.perf_counter() - start
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say of an error which model it is about, in a form that any process can read."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(
+            f"the model {name!r} cannot be trained: {type(error).__name__}: {error}"
+        ) from None
