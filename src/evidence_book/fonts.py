@@ -147,7 +147,7 @@ GREEK = "αβγδεζηθικλμνξοπρσςτυφχψωΓΔΘΛΞΠΣΦΨΩ"
 SIGNS = "−√∞≈≠≤≥∂∑←↑→↓↔▸▾◂✓●"
 RAISED_AND_LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉"
 # Thin spaces, a bar and a tilde over a letter, and signs of the noise schedule: ᾱₜ, λₜ, β̃ₜ, 10⁻³.
-IN_FIGURES = "\u2009\u2011\u0303\u0304ᾱₜ⁻‖"
+IN_FIGURES = "′\u2009\u2011\u0303\u0304ᾱₜ⁻‖"
 
 CHARACTERS = {
     "serif": ASCII + LETTERS + PUNCTUATION + "−",
@@ -160,7 +160,8 @@ test fails where a page shows a character that neither has."""
 KATEX = FOLDER.parent / "katex" / "fonts"
 # Of KaTeX's 28 kB of rare signs, pages use double-struck capitals and the end of a proof.
 DOUBLE_STRUCK = "double-struck"
-DOUBLE_STRUCK_CHARACTERS = "".join(map(chr, range(ord("A"), ord("Z") + 1))) + "□"
+# With the space: without it, a browser takes a line's height from the next font, and loads that.
+DOUBLE_STRUCK_CHARACTERS = " □" + "".join(map(chr, range(ord("A"), ord("Z") + 1)))
 
 FEATURES = ("kern", "liga", "mark", "mkmk", "ccmp", "locl", "tnum", "pnum")
 # Ligatures would hide letters from who reads code; kerning is none where all are equally wide.
@@ -338,7 +339,8 @@ def _rename(font: TTFont, face: Face) -> None:
     for number, text in own.items():
         names.setName(text, number, 3, 1, 0x409)
     bold = face.weight > 400
-    font["OS/2"].usWeightClass = face.weight
+    # matplotlib warns where it is asked for bold, which is 700, and finds another number.
+    font["OS/2"].usWeightClass = 700 if bold else 400
     font["OS/2"].fsSelection = face.italic * 0x01 + bold * 0x20 or 0x40
     font["head"].macStyle = bold * 1 + face.italic * 2
 
