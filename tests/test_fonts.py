@@ -158,3 +158,11 @@ def test_fonts_are_made_known_once():
     plotting.use_style()
     own = [e.fname for e in font_manager.fontManager.ttflist if e.name == "Evidence Sans"]
     assert sorted(own) == sorted(map(str, plotting.FONTS.glob("*.ttf")))
+
+
+def test_without_what_compresses_fonts_nothing_is_written(monkeypatch):
+    monkeypatch.setattr("fontTools.ttLib.woff2.haveBrotli", False)
+    before = {path: path.read_bytes() for path in fonts.FOLDER.iterdir()}
+    with pytest.raises(fonts.FontsError, match="brotli"):
+        fonts.make()
+    assert {path: path.read_bytes() for path in fonts.FOLDER.iterdir()} == before

@@ -12,7 +12,6 @@ that a curve plays::
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -134,13 +133,10 @@ def use_style() -> None:
 
 def _register_fonts() -> None:
     """Make the book's fonts known to matplotlib in this process, whatever the system has."""
-    fonts = font_manager.fontManager.ttflist
-    known = {entry.fname for entry in fonts}
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
     for path in sorted(FONTS.glob("*.ttf")):
         if str(path) not in known:
             font_manager.fontManager.addfont(path)
-            if fonts[-1].weight != 400:  # "bold", as other families call theirs
-                fonts[-1] = dataclasses.replace(fonts[-1], weight=700)
 
 
 def _double_pixels_in_jupyter() -> None:
