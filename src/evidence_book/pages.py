@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import hashlib
 import os
 import platform
@@ -96,13 +97,12 @@ def is_notebook(page: Path) -> bool:
         If its header has no end, is no YAML, or stands behind a byte order mark: Jupyter would
         take such a header for text, and myst-nb would not or would fail.
     """
-    text = page.read_text(encoding="utf-8")
-    if text.startswith("\ufeff"):
+    if page.read_bytes().startswith(codecs.BOM_UTF8):
         raise PageError(
             f"{page} begins with a byte order mark, behind which Jupyter finds no header: expected "
             "UTF-8 without one"
         )
-    first, *lines = text.splitlines() or [""]
+    first, *lines = page.read_text(encoding="utf-8").splitlines() or [""]
     if not first.startswith("---"):
         return False
     end = next((n for n, line in enumerate(lines) if line.startswith(("---", "..."))), None)
