@@ -102,7 +102,8 @@ def is_notebook(page: Path) -> bool:
             f"{page} begins with a byte order mark, behind which Jupyter finds no header: expected "
             "UTF-8 without one"
         )
-    first, *lines = page.read_text(encoding="utf-8").splitlines() or [""]
+    text = page.read_text(encoding="utf-8")
+    first, *lines = text.splitlines() or [""]
     if not first.startswith("---"):
         return False
     end = next((n for n, line in enumerate(lines) if line.startswith(("---", "..."))), None)
