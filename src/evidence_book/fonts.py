@@ -142,7 +142,7 @@ FACES = tuple(_faces())
 
 ASCII = "".join(map(chr, range(0x20, 0x7F)))
 LETTERS = "áäåçèéêíñóôöøúüćčšžÄÅÉÖÜß"
-PUNCTUATION = "\u00a0‘’“”–—…·°±×½²"
+PUNCTUATION = "\u00a0©‘’“”–—…·°±×½²"
 GREEK = "αβγδεζηθικλμνξοπρσςτυφχψωΓΔΘΛΞΠΣΦΨΩ"
 SIGNS = "−√∞≈≠≤≥∂∑←↑→↓↔▸▾◂✓●"
 RAISED_AND_LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉"
