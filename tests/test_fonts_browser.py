@@ -101,12 +101,6 @@ new PerformanceObserver((list) => {
 """
 SETTLED = """() => document.fonts.ready.then(() => new Promise((resolve) =>
   setTimeout(() => requestAnimationFrame(() => setTimeout(resolve)), 200)))"""
-# But for the half of a formula that screen readers speak: it is clipped away.
-PLACES = """() => [...document.querySelectorAll("body *:not(.katex-mathml *)")].map((element) => {
-  const { left, top, width, height } = element.getBoundingClientRect();
-  const name = `${element.localName}.${element.getAttribute("class")}`;
-  return [name, ...[left, top, width, height].map((length) => Math.round(100 * length) / 100)];
-})"""
 # How far digits and lower-case letters reach above the line, in a text and in a formula.
 HEIGHTS = """([text, formula]) => [text, formula].map((selector) => {
   const { fontSize, fontFamily } = getComputedStyle(document.querySelector(selector));
@@ -204,24 +198,6 @@ def text(chromium, server):
 
 
 # The same page everywhere
-
-
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_a_page_is_the_same_whatever_fonts_the_system_has(chromium, server, name, size):
-    seen = {}
-    for fonts in (FONTS, OTHER_FONTS, None):
-        with opened(chromium.browser_type, fonts) as browser:
-            page = visited(browser, f"{server}/book/{name}.html", size)
-            if name == "figures":
-                start_figures(page)
-            seen[fonts] = page.evaluate(PLACES)
-            # How much of a shift is seen depends on which frame is drawn before a font is there.
-            assert page.evaluate("layoutShift") <= LARGEST_SHIFT
-    own, *others = seen.values()
-    assert len(own) > 300
-    for other in others:
-        different = [(a, b) for a, b in zip(own, other, strict=True) if a != b]
-        assert different[:3] == []
 
 
 def test_the_other_fonts_are_others(chromium, server):
