@@ -142,12 +142,13 @@ FACES = tuple(_faces())
 
 ASCII = "".join(map(chr, range(0x20, 0x7F)))
 LETTERS = "áäåçèéêíñóôöøúüćčšžÄÅÉÖÜß"
-PUNCTUATION = "\u00a0©‘’“”–—…·°±×½²"
+PUNCTUATION = "\u00a0‘’“”–—…·°±×½²"
 GREEK = "αβγδεζηθικλμνξοπρσςτυφχψωΓΔΘΛΞΠΣΦΨΩ"
 SIGNS = "−√∞≈≠≤≥∂∑←↑→↓↔▸▾◂✓●"
 RAISED_AND_LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉"
-# Thin spaces, a bar and a tilde over a letter, and signs of the noise schedule: ᾱₜ, λₜ, β̃ₜ, 10⁻³.
-IN_FIGURES = "′\u2009\u2011\u0303\u0304ᾱₜ⁻‖"
+# The footer's sign, a prime, thin spaces, a bar and a tilde over a letter, and signs of the noise
+# schedule: ᾱₜ, λₜ, β̃ₜ, 10⁻³.
+IN_FIGURES = "©′\u2009\u2011\u0303\u0304ᾱₜ⁻‖"
 
 CHARACTERS = {
     "serif": ASCII + LETTERS + PUNCTUATION + "−",
